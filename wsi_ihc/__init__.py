@@ -1,0 +1,1 @@
+"""H&E whole-slide images in, virtual HER2 IHC slides out."""

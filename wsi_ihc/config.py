@@ -1,0 +1,193 @@
+"""Every setting of a conversion: its default, its unit and why. Unknown keys are refused with their path.
+
+Defaults live here and nowhere else; a YAML file holds what differs, ``--set section.key=value`` comes last.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wsi_ihc.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, strict about names, documented by the strings under its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class SlideSettings(Settings):
+    """How the input is read."""
+
+    reader: Literal["auto", "openslide", "tiffslide"] = "auto"
+    """``auto`` takes the fastest reader that understands the file, and says which."""
+    mpp: float | None = Field(default=None, ge=0.05, le=20)
+    """Micrometres per pixel of the slide's level 0, for files that state none or an absurd one."""
+    cache_mb: int = Field(default=96, ge=0)
+    """Decoded source tiles kept for neighbouring blocks; two rows of tiles of a wide slide fit in the default."""
+
+
+class ResolutionSettings(Settings):
+    """The working plane."""
+
+    mpp: float | None = Field(default=None, ge=0.05, le=20)
+    """Resolution to work at, um/px; by default the one at which the generator was trained."""
+    tolerance: float = Field(default=0.10, ge=0, le=0.5)
+    """A level within this fraction of the wanted resolution is taken as it is: resampling would only blur it."""
+
+
+class TissueSettings(Settings):
+    """What is stained and what stays glass."""
+
+    source: str = "auto"
+    """``auto`` finds the tissue, ``none`` stains everything, else the path of a GeoJSON file."""
+    mpp: float = Field(default=8.0, gt=0, le=64)
+    """Resolution of the mask, um/px: a nucleus is one pixel, a slide of 100k x 80k is read in a second."""
+    margin_um: float = Field(default=32.0, ge=0)
+    """Glass around tissue that is stained too, so that no edge of tissue is cut."""
+    min_area_um2: float = Field(default=5000.0, ge=0)
+    """Specks below this are dust: a disc 80 um across."""
+
+
+class GeneratorSettings(Settings):
+    """Which network stains."""
+
+    name: str = "recolour"
+    """A built-in (``recolour``, ``identity``, …), the name of an installed bundle, or the path of a bundle."""
+    normalisation: Literal["auto", "running", "calibrated", "tile"] = "auto"
+    """``auto``: running statistics for BatchNorm, calibrated on the slide's tissue for InstanceNorm.
+    ``tile`` is the published per-tile behaviour, with its seams, for comparison."""
+    calibration_tiles: int = Field(default=16, ge=1)
+    """Windows of tissue whose statistics are pooled."""
+    calibration_px: int = Field(default=384, ge=128)
+    """Side of such a window, working pixels."""
+
+
+class TilingSettings(Settings):
+    """The grid of blocks. It must not change the pixels."""
+
+    core_px: int = Field(default=1024, ge=512, multiple_of=512)
+    """Side of a block's core, working pixels. Larger cores pay less halo and take more memory."""
+    halo_px: int | None = Field(default=None, ge=0)
+    """By default measured from the generator; less than that leaves seams."""
+
+
+class ComputeSettings(Settings):
+    """Where it runs."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: bfloat16 where the processor multiplies it in hardware, float16 on a GPU, else float32."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Blocks in one pass of the generator; ``auto`` is 1 on a CPU and fits free memory on a GPU."""
+    threads: int = Field(default=0, ge=0)
+    """Blocks in the making at once, so that reading and encoding hide behind the device; 0 chooses."""
+    scheduler: str | None = None
+    """Address of a running dask scheduler; by default everything runs inside this process."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        name, _, index = value.partition(":")
+        if name not in ("auto", "cpu", "cuda") or (index and not (name == "cuda" and index.isdigit())):
+            raise ValueError("expected auto, cpu, cuda or cuda:INDEX")
+        return value
+
+    @field_validator("batch_size")
+    @classmethod
+    def _positive_batch(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected a positive number or auto")
+        return value
+
+
+class OutputSettings(Settings):
+    """The OME-TIFF."""
+
+    compression: Literal["jpeg", "deflate"] = "jpeg"
+    """``jpeg`` 4:2:0, or ``deflate`` without loss (about six times larger)."""
+    quality: int = Field(default=85, ge=1, le=100)
+    """JPEG quality. 85 is what scanners use or better."""
+
+
+class ConversionSettings(Settings):
+    """All of it. Sections can be written in YAML under their own names."""
+
+    slide: SlideSettings = SlideSettings()
+    resolution: ResolutionSettings = ResolutionSettings()
+    tissue: TissueSettings = TissueSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    tiling: TilingSettings = TilingSettings()
+    compute: ComputeSettings = ComputeSettings()
+    output: OutputSettings = OutputSettings()
+
+
+_Model = TypeVar("_Model", bound=Settings)
+
+
+def load_settings(
+    model: type[_Model], file: Path | None = None, overrides: dict[str, Any] | None = None, assignments: tuple[str, ...] = ()
+) -> _Model:
+    """Defaults, then ``file`` (YAML), then ``overrides`` (dotted keys), then ``assignments`` (``key=value``).
+
+    Raises:
+        SettingsError: naming the key, what was given and what was expected.
+    """
+    values = _read_yaml(file) if file else {}
+    for key, value in (overrides or {}).items():
+        _assign(values, key, value)
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key:
+            raise SettingsError(f"--set {assignment}: expected key=value, for example --set tiling.core_px=2048")
+        _assign(values, key.strip(), _parse_scalar(assignment, text))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file)) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot read the configuration ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file}: expected sections with keys, found {type(values).__name__}")
+    return values
+
+
+def _parse_scalar(assignment: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {assignment}: the value is not valid YAML") from None
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{key}: {name} is a value, not a section")
+    values[last] = value
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    """The first problem in one line; pydantic's own report runs over many."""
+    first = error.errors(include_url=False)[0]
+    # The branch of a union that failed is pydantic's affair, not part of the key.
+    key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str"))
+    where = f"{file}: " if file else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}unknown setting {key!r}; see the settings reference for the names"
+    return f"{where}{key}: {first['msg']}, got {first['input']!r}"
