@@ -1,0 +1,87 @@
+"""The command line: one module per command, imported only when its command is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from wsi_ihc.cli.supervision import run_supervised
+from wsi_ihc.errors import WsiIhcError
+
+COMMANDS = {
+    "convert": "Stain a whole slide: H&E in, virtual IHC pyramid out.",
+    "info": "What a slide is, and how convert would read it.",
+    "tissue": "Find the tissue of a slide; write the mask as GeoJSON or PNG.",
+    "verify": "Check an output: levels, scale, tiles, provenance.",
+    "weights": "List, show and import generators.",
+    "phantom": "Draw a digital tissue phantom, H&E and HER2 IHC.",
+    "train": "Train a generator.",
+    "evaluate": "Judge a generator, or any images, against real IHC.",
+    "doctor": "Versions, device, codecs, readers, disk: one screen.",
+}
+
+INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name; imports a command's module when it is used, so that help is instant."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"wsi_ihc.cli.{name}"), name)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="wsi-ihc")
+def cli() -> None:
+    """H&E whole-slide images in, virtual HER2 IHC slides out. Research use only.
+
+    \b
+    wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
+
+    Exit codes: 0 done, 1 unexpected, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
+    70 the reader's own code crashed, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs the command, and turns everything expected into one line and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run_supervised(arguments, _run) if _reads_foreign_files(arguments) else _run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result: Any = cli.main(arguments, prog_name="wsi-ihc", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("wsi-ihc: interrupted; what was finished is kept, run the same command again to continue", err=True)
+        return INTERRUPTED
+    except WsiIhcError as error:
+        click.echo(f"wsi-ihc: {error}", err=True)
+        return error.exit_code
+    except MemoryError:
+        click.echo("wsi-ihc: out of memory; try --batch-size 1 or --set tiling.core_px=512", err=True)
+        return 7
+    except BrokenPipeError:
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _reads_foreign_files(arguments: list[str]) -> bool:
+    """Whether a damaged file could crash the interpreter: those commands run in a child process."""
+    return bool(arguments) and arguments[0] in ("convert", "info", "tissue", "verify")

@@ -1,0 +1,132 @@
+"""``wsi-ihc doctor``: is this machine fit, and if not, why not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+_LIBRARIES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr", "distributed",
+              "numpy", "opencv-python-headless", "wsidicom")  # fmt: skip
+
+Finding = tuple[bool, str]
+"""Whether all is well, and what was seen."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def doctor(as_json: bool) -> None:
+    """Versions, device, codecs, readers and disk on one screen; exit status 1 when something is missing."""
+    findings = {name: _examine(check) for name, check in _CHECKS.items()}
+    if as_json:
+        click.echo(json.dumps({name: {"ok": ok, "seen": seen} for name, (ok, seen) in findings.items()}, indent=2))
+    else:
+        for name, (ok, seen) in findings.items():
+            click.echo(f"{click.style('ok ', fg='green') if ok else click.style('BAD', fg='red')}  {name:<12} {seen}")
+    if not all(ok for ok, _ in findings.values()):
+        raise SystemExit(1)
+
+
+def _examine(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # whatever is broken on this machine is the answer, not a failure of the command
+        return False, f"{type(error).__name__}: {error}"
+
+
+def _system() -> Finding:
+    return True, f"wsi-ihc {_version('wsi-ihc')}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+
+
+def _libraries() -> Finding:
+    versions = {name: _version(name) for name in _LIBRARIES}
+    return all(versions.values()), ", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> Finding:
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in _cpu_flags()]
+    return True, (
+        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}, {' '.join(flags) or 'no vector extensions known'}; "
+        f"memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
+    )
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return set()
+    line = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    return set(line.split())
+
+
+def _device() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return True, "no CUDA device; the generator runs on the processor"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return True, ", ".join(f"cuda:{index} {name}" for index, name in enumerate(names))
+
+
+def _codecs() -> Finding:
+    import imagecodecs
+    import numpy as np
+
+    ramp = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+    trips = {
+        "JPEG": lambda: imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(ramp, level=85)),
+        "JPEG 2000": lambda: imagecodecs.jpeg2k_decode(imagecodecs.jpeg2k_encode(ramp, level=0)),
+        "deflate": lambda: imagecodecs.zlib_decode(imagecodecs.zlib_encode(ramp)),
+        "LZW": lambda: imagecodecs.lzw_decode(imagecodecs.lzw_encode(ramp)),
+    }
+    broken = [name for name, trip in trips.items() if not _runs(trip)]
+    return not broken, f"missing: {', '.join(broken)}" if broken else ", ".join(trips)
+
+
+def _runs(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except Exception:
+        return False
+    return True
+
+
+def _readers() -> Finding:
+    import openslide
+    import tiffslide
+
+    return True, f"OpenSlide {openslide.__library_version__}, tiffslide {tiffslide.__version__}, direct tile decoding"
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    writable = os.access(Path.cwd(), os.W_OK)
+    return writable and free > 1, f"{free:.0f} GiB free here{'' if writable else ', but this folder is not writable'}"
+
+
+_CHECKS: dict[str, Callable[[], Finding]] = {
+    "system": _system,
+    "libraries": _libraries,
+    "processor": _processor,
+    "device": _device,
+    "codecs": _codecs,
+    "readers": _readers,
+    "disk": _disk,
+}

@@ -1,0 +1,53 @@
+"""Runs a command in a child process, so that a crash in a reader's C code is one clear line, not a dead terminal.
+
+Slides come from strangers, and the libraries that decode them are large and old. The child does all the work with
+the terminal it inherits; the parent only waits. Neither outlives the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+
+CRASHED = 70
+_SUPERVISED = "WSI_IHC_SUPERVISED"
+_PR_SET_PDEATHSIG = 1
+
+
+def run_supervised(arguments: list[str], run: Callable[[list[str]], int]) -> int:
+    """Calls ``run(arguments)`` in a child process and returns its exit code; 70 when a signal ended it."""
+    if os.name != "posix" or os.environ.get(_SUPERVISED) == str(os.getppid()):
+        _die_with_parent()
+        return run(arguments)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "wsi_ihc", *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())}
+    )
+    # The terminal sends Ctrl-C to both processes; only the child, which knows what to save, answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    code = child.wait()
+    return code if code >= 0 else _explain_signal(-code)
+
+
+def _explain_signal(number: int) -> int:
+    if number == signal.SIGTERM:
+        click.echo("wsi-ihc: terminated; what was finished is kept, run the same command again to continue", err=True)
+        return 128 + number
+    name = signal.Signals(number).name
+    reason = {
+        signal.SIGKILL: "killed from outside or by the system for want of memory; run the same command again to continue",
+    }.get(signal.Signals(number), "a damaged file can crash a decoder's own code; check the file, or try another --reader")
+    click.echo(f"wsi-ihc: the working process ended with {name}: {reason}", err=True)
+    return CRASHED
+
+
+def _die_with_parent() -> None:
+    """Asks Linux to end this process when its parent is killed, so that kill -9 leaves no orphan at work."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

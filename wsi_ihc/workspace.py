@@ -1,0 +1,104 @@
+"""The files around one output: what is being written, what is kept for a restart, and the lock on both."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_ihc.errors import OutputError, SettingsError, StorageError
+
+_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Names derived from the output's own: a folder listing shows what belongs together."""
+
+    output: Path
+
+    @classmethod
+    def around(cls, output: Path, source: Path, *, overwrite: bool) -> Workspace:
+        """Checks what can be checked before any work.
+
+        Raises:
+            SettingsError: the name is not a TIFF's, or is the source itself.
+            OutputError: the output exists and ``overwrite`` is not set.
+            StorageError: its folder cannot be written.
+        """
+        if not output.name.lower().endswith(_SUFFIXES):
+            raise SettingsError(f"{output}: the output is an OME-TIFF; give it a name that ends in .ome.tiff")
+        if output.is_dir():
+            raise OutputError(f"{output}: a folder has this name; choose another output name")
+        if output.exists() and source.exists() and output.samefile(source):
+            raise SettingsError(f"{output}: the output would replace the slide itself; choose another name")
+        if output.exists() and not overwrite:
+            raise OutputError(f"{output}: exists already; give --overwrite to replace it, or another name")
+        folder = output.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder}: the output's folder cannot be made ({error.strerror})") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StorageError(f"{folder}: the output's folder cannot be written; check its permissions")
+        return cls(output.absolute())
+
+    @property
+    def stem(self) -> str:
+        name = self.output.name
+        return name[: -len(next(suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)))]
+
+    @property
+    def store(self) -> Path:
+        """Finished blocks; removed when the output is complete."""
+        return self.output.with_name(self.output.name + ".blocks.zarr")
+
+    @property
+    def part(self) -> Path:
+        """The output while it is written."""
+        return self.output.with_name(self.output.name + ".part")
+
+    @property
+    def sidecar(self) -> Path:
+        """Provenance, timings and peak memory."""
+        return self.output.with_name(self.stem + ".json")
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """One run at a time on this output. The system frees the lock when its owner dies, however it dies.
+
+        Raises:
+            OutputError: another run holds it; the message names its process and host.
+        """
+        path = self.output.with_name(f".{self.output.name}.lock")
+        try:
+            handle = path.open("a+")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # An owner that has just finished may have removed the file between our opening and our locking it.
+                if os.fstat(handle.fileno()).st_nlink == 0:
+                    raise BlockingIOError
+            except BlockingIOError:
+                handle.seek(0)
+                owner = handle.read().strip() or "another process"
+                raise OutputError(f"{self.output}: {owner} is writing it; wait for it or choose another name") from None
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            handle.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Removes the store and a half-written output."""
+        shutil.rmtree(self.store, ignore_errors=True)
+        self.part.unlink(missing_ok=True)
