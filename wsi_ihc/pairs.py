@@ -168,7 +168,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     he, ihc = read_image(pair.he), read_image(pair.ihc)
     if he.shape != ihc.shape:
         raise DataSetError(
-            f"{pair.ihc}: {ihc.shape[1]} x {ihc.shape[0]} px but its H&E has {he.shape[1]} x {he.shape[0]}; crop to match"
+            f"{pair.ihc}: {ihc.shape[1]} x {ihc.shape[0]} px but its H&E {he.shape[1]} x {he.shape[0]}; crop to match"
         )
     return he, ihc
 
