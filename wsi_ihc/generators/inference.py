@@ -1,0 +1,125 @@
+"""Stains windows of pixels with a fixed network, on one device, in one number format."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsi_ihc.errors import DeviceError
+from wsi_ihc.generators.builtin import Identity, Recolour
+from wsi_ihc.generators.device import choose_device, choose_dtype, describe_device
+from wsi_ihc.generators.pixels import to_pixels, to_tensor
+from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
+
+logger = logging.getLogger(__name__)
+
+
+class Stainer:
+    """A network ready to stain: ``(n, height, width, 3)`` uint8 in, the same out.
+
+    The pixels of a core that has ``halo_px`` of surroundings in its window do not depend on the window. Calls from
+    several threads take turns, so that the device works on one batch at a time.
+
+    Memory bound: proportional to the pixels of one batch (resnet of 64 channels: 0.6 kB per pixel in half
+    precision). When the device runs out, the batch is halved from then on.
+
+    Args:
+        network: as ``fix_normalisation`` leaves it, float32.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        DeviceError: if the device is not there.
+    """
+
+    def __init__(self, network: nn.Module, *, device: str = "auto", precision: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.align_px = measure_alignment(network)
+        self.halo_px = measure_halo(network)
+        self._network = _prepared(network, self.device, self.dtype)
+        self._turn = threading.Lock()
+        self._largest_batch: int | None = None
+
+    def __call__(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stain windows whose sides are multiples of ``align_px``.
+
+        Raises:
+            ValueError: for another shape or dtype.
+            DeviceError: if a single window does not fit the device's memory.
+        """
+        self._check(windows)
+        with self._turn:
+            stained = []
+            start = 0
+            while start < len(windows):
+                batch = windows[start : start + (self._largest_batch or len(windows))]
+                try:
+                    stained.append(self._stain(batch))
+                except (MemoryError, RuntimeError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._halve(len(batch))
+                else:
+                    start += len(batch)
+        return stained[0] if len(stained) == 1 else np.concatenate(stained)
+
+    def describe(self) -> dict[str, str]:
+        """What a file's provenance should say about the computation."""
+        return {
+            "device": describe_device(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+        }
+
+    @torch.inference_mode()
+    def _stain(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        pixels = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
+        stained: Tensor
+        if isinstance(self._network, Identity | Recolour):
+            stained = self._network.stain_pixels(pixels)
+        else:
+            stained = to_pixels(self._network(to_tensor(pixels, self.dtype)))
+        result: NDArray[np.uint8] = stained.cpu().numpy()
+        return result
+
+    def _check(self, windows: NDArray[np.uint8]) -> None:
+        if windows.dtype != np.uint8 or windows.ndim != 4 or windows.shape[-1] != 3 or not len(windows):
+            raise ValueError(f"expected (n, height, width, 3) uint8, got {windows.shape} {windows.dtype}")
+        if windows.shape[1] % self.align_px or windows.shape[2] % self.align_px:
+            raise ValueError(
+                f"sides must be multiples of {self.align_px} px, got {windows.shape[1]} x {windows.shape[2]}"
+            )
+
+    def _halve(self, batch: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if batch == 1:
+            raise DeviceError(
+                f"{describe_device(self.device)}: out of memory with a single block; use a smaller tiling.core_px"
+            ) from None
+        if self._largest_batch is None:
+            logger.warning("%s is out of memory with %d blocks at once: halving", describe_device(self.device), batch)
+        self._largest_batch = batch // 2
+
+
+def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy in the layout and precision that the device likes best."""
+    prepared = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(prepared, Identity | Recolour):
+        return prepared.to(device)
+    prepared = prepared.to(device=device, dtype=dtype)
+    return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # The CPU allocator raises a plain RuntimeError.
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)

@@ -1,0 +1,209 @@
+"""Generators of the pix2pix family, laid out so that published checkpoints load key for key.
+
+Both networks take and give ``(n, 3, height, width)`` float tensors in [-1, 1]. ``height`` and ``width`` must be
+multiples of the network's alignment: 4 for the resnet, ``2 ** downs`` for the U-Net.
+
+The position of a layer inside its ``nn.Sequential`` is part of a checkpoint's format: an absent norm keeps its place,
+absent dropout gives it up, exactly as in the published layouts.
+
+Sources of the architectures: Johnson et al. 2016 (arXiv 1603.08155) for the resnet, Isola et al. 2017
+(arXiv 1611.07004) for the U-Net and the initialisation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from wsi_ihc.config import Settings
+from wsi_ihc.generators.builtin import Identity, Recolour
+
+Kind = Literal["resnet", "unet", "recolour", "identity"]
+Norm = Literal["batch", "instance", "none"]
+
+LEARNED_KINDS = ("resnet", "unet")
+
+
+class Architecture(Settings):
+    """What must be known to build a network before its weights are loaded."""
+
+    kind: Kind
+    """``recolour`` and ``identity`` learn nothing; the fields below do not concern them."""
+    blocks: int = Field(default=9, ge=1, le=64)
+    """Residual blocks of a resnet."""
+    downs: int = Field(default=8, ge=2, le=12)
+    """Halvings of a U-Net: 8 for unet_256, 7 for unet_128."""
+    base_channels: int = Field(default=64, ge=1, le=1024)
+    """Channels at full resolution ("ngf")."""
+    norm: Norm = "batch"
+    """Normalisation after every inner convolution."""
+    dropout: bool = True
+    """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
+
+    @property
+    def label(self) -> str:
+        """The name that the pix2pix family uses, for example ``resnet_9blocks`` or ``unet_256``."""
+        match self.kind:
+            case "resnet":
+                return f"resnet_{self.blocks}blocks"
+            case "unet":
+                return f"unet_{2**self.downs}"
+            case _:
+                return self.kind
+
+
+def build_network(architecture: Architecture) -> nn.Module:
+    """A new network in training mode, float32, with torch's own initial weights (see ``initialise``)."""
+    match architecture.kind:
+        case "resnet":
+            return ResnetGenerator(architecture)
+        case "unet":
+            return UnetGenerator(architecture)
+        case "recolour":
+            return Recolour()
+        case "identity":
+            return Identity()
+
+
+def initialise(network: nn.Module, seed: int | torch.Generator = 0) -> nn.Module:
+    """Draw weights in place: convolutions N(0, 0.02), norm scales N(1, 0.02), every bias 0. Returns ``network``.
+
+    The same seed gives the same weights whatever else the process has drawn.
+    """
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            else:
+                mean = 1.0 if parameter.ndim == 1 else 0.0
+                drawn = torch.randn(parameter.shape, generator=generator, device=generator.device)
+                parameter.copy_(drawn * 0.02 + mean)
+    return network
+
+
+class ResnetGenerator(nn.Module):
+    """7x7 convolution, two halvings, residual blocks, two doublings, 7x7 convolution, tanh; reflecting borders."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        channels, norm = architecture.base_channels, architecture.norm
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *_conv_norm(3, channels, 7, norm), nn.ReLU(inplace=True)]
+        for _ in range(2):
+            layers += [*_conv_norm(channels, 2 * channels, 3, norm, stride=2, padding=1), nn.ReLU(inplace=True)]
+            channels *= 2
+        layers += [ResidualBlock(channels, norm, dropout=architecture.dropout) for _ in range(architecture.blocks)]
+        for _ in range(2):
+            up = nn.ConvTranspose2d(
+                channels, channels // 2, 3, stride=2, padding=1, output_padding=1, bias=_needs_bias(norm)
+            )
+            channels //= 2
+            layers += [up, _norm(channels, norm), nn.ReLU(inplace=True)]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, 3, h, w)`` to the same shape, both in [-1, 1]."""
+        stained: Tensor = self.model(x)
+        return stained
+
+
+class ResidualBlock(nn.Module):
+    """``x + f(x)`` with two reflecting 3x3 convolutions in ``f``."""
+
+    def __init__(self, channels: int, norm: Norm, *, dropout: bool) -> None:
+        super().__init__()
+        layers = [nn.ReflectionPad2d(1), *_conv_norm(channels, channels, 3, norm), nn.ReLU(inplace=True)]
+        if dropout:
+            layers.append(nn.Dropout(0.5))
+        layers += [nn.ReflectionPad2d(1), *_conv_norm(channels, channels, 3, norm)]
+        self.conv_block = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv_block(x)
+        return x + residual
+
+
+class UnetGenerator(nn.Module):
+    """Halvings by 4x4 convolutions down to the bottleneck and back, each level concatenated with its mirror."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        base, norm, downs = architecture.base_channels, architecture.norm, architecture.downs
+        widths = [base * min(2**level, 8) for level in range(downs)]
+        block = SkipBlock(_inner_layers(widths[-2], widths[-1], norm, None))
+        for level in reversed(range(1, downs - 1)):
+            # Dropout belongs to the levels at full width above the bottleneck: three of them in unet_256.
+            dropout = architecture.dropout and level >= 4
+            block = SkipBlock(_inner_layers(widths[level - 1], widths[level], norm, block, dropout=dropout))
+        doubled = 2 * widths[0]
+        self.model = SkipBlock(
+            [
+                nn.Conv2d(3, base, 4, stride=2, padding=1, bias=_needs_bias(norm)),
+                block,
+                nn.ReLU(inplace=True),
+                nn.ConvTranspose2d(doubled, 3, 4, stride=2, padding=1),
+                nn.Tanh(),
+            ],
+            skip=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, 3, h, w)`` to the same shape, both in [-1, 1]."""
+        stained: Tensor = self.model(x)
+        return stained
+
+
+class SkipBlock(nn.Module):
+    """One level of the U-Net: ``[x, f(x)]`` along the channels, or ``f(x)`` alone at the outermost level."""
+
+    def __init__(self, layers: list[nn.Module], *, skip: bool = True) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*layers)
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        # f starts with an in-place LeakyReLU, so the copy of x that is kept is rectified too. The next layer up is
+        # a ReLU, to which that makes no difference; the memory saved is a third of the network's.
+        inner: Tensor = self.model(x)
+        return torch.cat((x, inner), dim=1) if self.skip else inner
+
+
+def _inner_layers(
+    outer: int, inner: int, norm: Norm, block: nn.Module | None, *, dropout: bool = False
+) -> list[nn.Module]:
+    """Layers of an inner level around ``block``; without one, of the bottleneck, which has no norm on its way down."""
+    bias = _needs_bias(norm)
+    down: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
+    if block is not None:
+        down += [_norm(inner, norm), block]
+    wide = 2 * inner if block is not None else inner
+    up: list[nn.Module] = [
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=bias),
+        _norm(outer, norm),
+    ]
+    return [*down, *up, *([nn.Dropout(0.5)] if dropout else [])]
+
+
+def _conv_norm(inside: int, outside: int, side: int, norm: Norm, stride: int = 1, padding: int = 0) -> list[nn.Module]:
+    conv = nn.Conv2d(inside, outside, side, stride, padding, bias=_needs_bias(norm))
+    return [conv, _norm(outside, norm)]
+
+
+def _norm(channels: int, norm: Norm) -> nn.Module:
+    match norm:
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "instance":
+            return nn.InstanceNorm2d(channels)
+        case "none":
+            return nn.Identity()
+
+
+def _needs_bias(norm: Norm) -> bool:
+    """The published rule: only beside InstanceNorm, which has no shift of its own here."""
+    return norm == "instance"

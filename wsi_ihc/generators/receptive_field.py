@@ -1,0 +1,59 @@
+"""How far a stained pixel sees: measured on the network itself, so that the halo is neither guessed nor wasted."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from wsi_ihc.generators.builtin import Identity, Recolour
+
+_LONGEST_STRIP_PX = 1 << 15
+
+
+def measure_alignment(network: nn.Module) -> int:
+    """Windows must start on, and measure, multiples of this many pixels: the product of the strides on the way down."""
+    return math.prod(max(module.stride) for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+@torch.inference_mode()
+def measure_halo(network: nn.Module) -> int:
+    """Pixels around a core that its stained pixels depend on, rounded up to the network's alignment.
+
+    Half a strip is made NaN, and NaN survives every operation: a stained pixel is NaN exactly if a NaN is within its
+    reach, whatever the weights. The four directions are tried; norm layers are skipped, since statistics of a whole
+    window would spread NaN everywhere.
+    """
+    if isinstance(network, Identity | Recolour):
+        return 0
+    align = measure_alignment(network)
+    probe = _without_norms(network)
+    reach = max(_reach(probe, align, quarter_turns) for quarter_turns in range(4))
+    return math.ceil(reach / align) * align
+
+
+def _reach(network: nn.Module, align: int, quarter_turns: int) -> int:
+    """Columns past the border of the NaN half that come out NaN; the strip is turned to probe other directions."""
+    half = align * math.ceil(128 / align)
+    while half <= _LONGEST_STRIP_PX:
+        # Two pixels on the short side at the lowest resolution: reflecting borders need them.
+        strip = torch.zeros(1, 3, 2 * align, 2 * half)
+        strip[..., :half] = torch.nan
+        stained = network(strip.rot90(quarter_turns, (-2, -1))).rot90(-quarter_turns, (-2, -1))
+        tainted = stained[..., half:].isnan().any(dim=1).any(dim=1)[0]
+        if not tainted.all():
+            return int(tainted.sum())
+        half *= 2
+    raise ValueError(f"a generator that sees farther than {_LONGEST_STRIP_PX} px cannot be tiled")
+
+
+def _without_norms(network: nn.Module) -> nn.Module:
+    """A float32 copy on the CPU whose norm layers do nothing."""
+    probe = copy.deepcopy(network).float().cpu().eval()
+    for sequence in [module for module in probe.modules() if isinstance(module, nn.Sequential)]:
+        for index, layer in enumerate(sequence):
+            if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
+                sequence[index] = nn.Identity()
+    return probe
