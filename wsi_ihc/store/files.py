@@ -1,0 +1,66 @@
+"""Files that are whole or absent, and the disk's troubles in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wsi_ihc.errors import StorageError
+
+TEMPORARY = ".part-"
+"""Start of the name of a file that is still being written."""
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Writes a file so that its name appears only when all of it is there, also when the process is killed."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed processes left behind; nobody else may be writing."""
+    for entry in os.scandir(folder):
+        if entry.name.startswith(TEMPORARY):
+            os.unlink(entry.path)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system into a StorageError of one line about the store at ``path``."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: {_advice(error)}") from None
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "the disk is full; free some space and run the same command again, it continues"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return "cannot be written; check the permissions of the folder, then run the same command again"
+        case errno.ENOENT | errno.ENOTDIR | errno.ESTALE | errno.ENODEV:
+            return "the folder has vanished; reconnect the disk, or run the same command again to start afresh"
+        case errno.EIO:
+            return "the disk reports an error; check it, or choose another folder for the output"
+        case _:
+            return f"{error.strerror or error}; run the same command again, it continues"

@@ -1,0 +1,288 @@
+"""TileStore: the encoded tiles of an output while it is made, safe to kill and to share between processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import StorageError
+from wsi_ihc.geometry import Size
+from wsi_ihc.store.coarse import complete_levels
+from wsi_ihc.store.files import TEMPORARY, remove_temporary, storage_errors, write_whole
+from wsi_ihc.store.layout import EncodedBlock, StoreLayout, encode_block
+from wsi_ihc.store.pyramid import ATTRIBUTE, BLOCKS, PATCHES, chunk_key, create_pyramid
+
+_DONE = b"\x01"
+
+
+class StaleStoreError(StorageError):
+    """The store was made from something else; ``differences`` says from what, in words."""
+
+    def __init__(self, path: Path, differences: tuple[str, ...]) -> None:
+        super().__init__(f"{path}: cannot be continued: {'; '.join(differences)}")
+        self.differences = differences
+
+
+@dataclass(frozen=True)
+class TileStore:
+    """Encoded tiles by block, on disk, in the folder ``path``.
+
+    Every block writes tiles that no other block writes, each under a temporary name first, and its mark last: many
+    processes and machines may write at once, and a process that is killed leaves its block unfinished, nothing else.
+    A tile that is absent reads as white. Nothing is synced to the disk block by block; a power cut may cost finished
+    blocks, which is noticed when the output is written.
+    """
+
+    path: Path
+    layout: StoreLayout
+
+    @classmethod
+    def create(cls, path: Path, layout: StoreLayout, fingerprint: Mapping[str, Any]) -> TileStore:
+        """An empty store; an older one at ``path`` is removed.
+
+        ``fingerprint`` is whatever the pixels depend on (settings, generator, source), as JSON values; nested
+        mappings are allowed. ``layout`` belongs to it without being named.
+
+        Raises:
+            StorageError: the disk refuses, or ``path`` is something else than a store.
+        """
+        with storage_errors(path):
+            _remove_store(path)
+            fresh = path.with_name(f"{TEMPORARY}{path.name}")
+            shutil.rmtree(fresh, ignore_errors=True)
+            create_pyramid(fresh, layout, {"layout": asdict(layout), "fingerprint": dict(fingerprint)})
+            os.replace(fresh, path)
+        return cls(path, layout)
+
+    @classmethod
+    def open(cls, path: Path, layout: StoreLayout, fingerprint: Mapping[str, Any]) -> TileStore:
+        """Continues a store, when nobody else has it open: what killed processes left half written is removed.
+
+        Raises:
+            FileNotFoundError: there is none; create it.
+            StaleStoreError: it was made with another ``layout`` or ``fingerprint``, or its description is damaged.
+            StorageError: the disk refuses.
+        """
+        if not path.exists():
+            raise FileNotFoundError(path)
+        description = _describe(path)
+        if description is None:
+            raise StaleStoreError(path, ("its description is damaged",))
+        wanted = _plain({"layout": asdict(layout), "fingerprint": dict(fingerprint)})
+        differences = [
+            *_differences(description.get("layout", {}), wanted["layout"]),
+            *_differences(description.get("fingerprint", {}), wanted["fingerprint"]),
+        ]
+        if differences:
+            raise StaleStoreError(path, tuple(differences))
+        with storage_errors(path):
+            for folder in path.iterdir():
+                if folder.is_dir():
+                    remove_temporary(folder)
+        return cls(path, layout)
+
+    @classmethod
+    def attach(cls, path: Path) -> TileStore:
+        """The store at ``path`` as it is, for a worker that adds blocks to it.
+
+        Raises:
+            StorageError: there is none.
+        """
+        description = _describe(path)
+        if description is None:
+            raise StorageError(f"{path}: no store of blocks; it has vanished or was never made")
+        layout = description["layout"]
+        return cls(path, StoreLayout(**(layout | {"size": Size(*layout["size"])})))
+
+    def put(self, row: int, column: int, pixels: NDArray[np.uint8]) -> int:
+        """Encodes and stores a block: ``pixels`` (core, core, 3), of which what lies beyond the plane is ignored.
+
+        Returns the bytes written. Thread-safe; putting a block again replaces it.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone.
+        """
+        height, width = self.layout.inside(row, column)
+        return self.put_encoded(row, column, encode_block(pixels[:height, :width], self.layout))
+
+    def put_encoded(self, row: int, column: int, block: EncodedBlock) -> int:
+        """Stores a block that was encoded elsewhere with this store's ``layout``; as ``put`` does."""
+        written = 0
+        for (level, tile_row, tile_column), data in block.tiles.items():
+            per_core = self.layout.core_tiles(level)
+            self.write_tile(level, row * per_core + tile_row, column * per_core + tile_column, data)
+            written += len(data)
+        if block.patch is not None:
+            data = imagecodecs.zstd_encode(np.ascontiguousarray(block.patch), level=1)
+            self._write(chunk_key(PATCHES, row, column), data)
+            written += len(data)
+        self._write(chunk_key(BLOCKS, row, column), _DONE)
+        return written
+
+    def finished(self) -> set[tuple[int, int]]:
+        """Row and column of every finished block; one listing of one folder."""
+        with storage_errors(self.path), os.scandir(self._folder(BLOCKS)) as entries:
+            names = [entry.name for entry in entries if entry.name[0].isdigit()]
+        return {(int(row), int(column)) for row, _, column in (name.partition(".") for name in names)}
+
+    def finished_mask(self) -> NDArray[np.bool_]:
+        """The same as an array over the grid of blocks."""
+        mask = np.zeros(self.layout.grid, bool)
+        for row, column in self.finished():
+            mask[row, column] = True
+        return mask
+
+    @property
+    def levels(self) -> tuple[Size, ...]:
+        return self.layout.levels
+
+    def complete(self) -> None:
+        """Makes the levels that no block owns from the patches. Needs no more memory for a larger slide.
+
+        Raises:
+            StorageError: a patch is damaged; its block is forgotten, so that the next run makes it again.
+        """
+        complete_levels(self)
+
+    def tiles(self, level: int) -> Iterator[bytes]:
+        """The encoded tiles of ``level`` row by row, white where nothing was stored; ``complete`` comes first.
+
+        Raises:
+            StorageError: a tile of a finished block is damaged or missing; the block is forgotten.
+        """
+        white = self.layout.codec.white
+        occupied = self.layout.occupied(self.finished_mask())[level]
+        for row, column in np.ndindex(occupied.shape):
+            yield self.read_tile(level, row, column) if occupied[row, column] else white
+
+    def read_tile(self, level: int, row: int, column: int) -> bytes:
+        """The encoded bytes of a tile that was stored.
+
+        Raises:
+            StorageError: it is damaged or missing.
+        """
+        data = self._read(chunk_key(str(level), row, column))
+        if self.layout.codec.is_whole(data):
+            return data
+        if level >= self.layout.patch_level:
+            raise StorageError(f"{self.path}: tile {row}, {column} of level {level} is damaged; run the same command again")
+        per_core = self.layout.core_tiles(level)
+        raise self._forget(row // per_core, column // per_core)
+
+    def write_tile(self, level: int, row: int, column: int, data: bytes) -> None:
+        """Stores the encoded bytes of one tile."""
+        self._write(chunk_key(str(level), row, column), data)
+
+    def read_patch(self, row: int, column: int) -> NDArray[np.uint8]:
+        """The patch (patch_px, patch_px, 3) of a finished block.
+
+        Raises:
+            StorageError: it is damaged or missing; the block is forgotten.
+        """
+        side = self.layout.patch_px
+        try:
+            raw = imagecodecs.zstd_decode(self._read(chunk_key(PATCHES, row, column)))
+            return np.frombuffer(raw, np.uint8).reshape(side, side, 3)
+        except (imagecodecs.ZstdError, ValueError):
+            raise self._forget(row, column) from None
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Keeps a JSON value for a later run."""
+        self._write(f"{BLOCKS}/kept-{name}.json", json.dumps(value, indent=1).encode())
+
+    def load_json(self, name: str) -> Any | None:
+        """What ``save_json`` kept; None when nothing was."""
+        data = self._read(f"{BLOCKS}/kept-{name}.json")
+        return json.loads(data) if data else None
+
+    def save_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keeps named arrays for a later run, without loss."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        self._write(f"{BLOCKS}/kept-{name}.npz", buffer.getvalue())
+
+    def load_arrays(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """What ``save_arrays`` kept; None when nothing was."""
+        data = self._read(f"{BLOCKS}/kept-{name}.npz")
+        if not data:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+            return {key: kept[key] for key in kept.files}
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.path)
+
+    def _folder(self, array: str) -> str:
+        return f"{self._root}/{array}"
+
+    def _write(self, key: str, data: bytes) -> None:
+        with storage_errors(self.path):
+            write_whole(f"{self._root}/{key}", data)
+
+    def _read(self, key: str) -> bytes:
+        """The bytes under ``key``; none when it is absent."""
+        with storage_errors(self.path):
+            try:
+                with open(f"{self._root}/{key}", "rb", buffering=0) as file:
+                    return file.read()
+            except FileNotFoundError:
+                return b""
+
+    def _forget(self, row: int, column: int) -> StorageError:
+        """Marks a block as not finished, and returns the error that says so."""
+        with storage_errors(self.path):
+            Path(self._root, chunk_key(BLOCKS, row, column)).unlink(missing_ok=True)
+        return StorageError(
+            f"{self.path}: block {row}, {column} was damaged on the disk and is forgotten; "
+            "run the same command again, it makes that block anew"
+        )
+
+
+def _describe(path: Path) -> dict[str, Any] | None:
+    """The description that ``create`` wrote; None when there is none that can be read."""
+    with storage_errors(path):
+        try:
+            description = json.loads((path / ".zattrs").read_bytes())[ATTRIBUTE]
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+    return description if isinstance(description, dict) and isinstance(description.get("layout"), dict) else None
+
+
+def _remove_store(path: Path) -> None:
+    """Removes a store, also a damaged one; never anything else that has its name."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_dir() or not ((path / ".zgroup").exists() or not any(path.iterdir())):
+        raise StorageError(f"{path}: is in the way and no store of blocks; remove it or choose another output name")
+    shutil.rmtree(path)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as it comes back from JSON: tuples are lists, keys are text."""
+    return json.loads(json.dumps(value))
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """One line for every value that changed, by its dotted name."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} changed from {_short(old)} to {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
