@@ -1,0 +1,94 @@
+"""Reading any rectangle from a level that comes in tiles, with the decoded tiles kept for the neighbours."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.geometry import Region, Size
+from wsi_ihc.slides.reader import WHITE
+
+Pixels = NDArray[np.uint8]
+
+
+class TileCache:
+    """Decoded tiles, the least recently used dropped first. Thread-safe.
+
+    Memory bound: ``capacity`` bytes of pixels, and the tile in each caller's hands. Two threads that want the same
+    absent tile at once both decode it; waiting for each other would cost more than that rare second decoding.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._tiles: OrderedDict[Hashable, Pixels | None] = OrderedDict()
+        self._held = 0
+        self._lock = Lock()
+
+    def get(self, key: Hashable, decode: Callable[[], Pixels | None]) -> Pixels | None:
+        """The tile under ``key``, decoded now if it is not held; None is a tile that was never scanned."""
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        tile = decode()
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = tile
+                self._held += _cost(tile)
+            while self._held > self._capacity:
+                _, dropped = self._tiles.popitem(last=False)
+                self._held -= _cost(dropped)
+        return tile
+
+    def clear(self) -> None:
+        """Forget every tile."""
+        with self._lock:
+            self._tiles.clear()
+            self._held = 0
+
+
+def _cost(tile: Pixels | None) -> int:
+    """Bytes; an absent tile is counted as the entry that remembers it."""
+    return 128 if tile is None else tile.nbytes
+
+
+def assemble(region: Region, plane: Size, tile: Size, fetch: Callable[[int, int], Pixels | None]) -> Pixels:
+    """The pixels of ``region`` from a ``plane`` cut into tiles of size ``tile``; white outside and where none is.
+
+    ``fetch(row, column)`` gives a tile, at least as large as its part of the plane, or None.
+    """
+    inside = region.intersection(Region(0, 0, *plane))
+    pixels = np.empty((*region.size, 3), np.uint8)
+    if inside != region:
+        pixels.fill(WHITE)
+    for row, column in _tiles_under(inside, tile):
+        corner = Region(row * tile.height, column * tile.width, *tile)
+        part = inside.intersection(corner)
+        content = fetch(row, column)
+        target = pixels[part.relative_to(region).slices]
+        target[...] = WHITE if content is None else content[part.relative_to(corner).slices]
+    return pixels
+
+
+def _tiles_under(region: Region, tile: Size) -> Iterator[tuple[int, int]]:
+    """Rows and columns of the tiles that ``region`` touches."""
+    if region.area == 0:
+        return
+    for row in range(region.top // tile.height, -(-region.bottom // tile.height)):
+        for column in range(region.left // tile.width, -(-region.right // tile.width)):
+            yield row, column
+
+
+def padded(region: Region, plane: Size, read: Callable[[Region], Pixels]) -> Pixels:
+    """The pixels of ``region``, where ``read`` is only ever asked for what lies inside the ``plane``; white outside."""
+    inside = region.intersection(Region(0, 0, *plane))
+    if inside == region and region.area:
+        return read(region)
+    pixels = np.full((*region.size, 3), WHITE, np.uint8)
+    if inside.area:
+        pixels[inside.relative_to(region).slices] = read(inside)
+    return pixels

@@ -1,0 +1,116 @@
+"""DICOM that OpenSlide refuses, through wsidicom: concatenations, transfer syntaxes and headers it does not take."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from wsidicom import WsiDicom
+
+from wsi_ihc.config import SlideSettings
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.geometry import Region, Size
+from wsi_ihc.slides import pixel_size
+from wsi_ihc.slides.assembly import Pixels, padded
+from wsi_ihc.slides.reader import NotForThisReader, pyramid
+
+
+class DicomReader:
+    """The whole-slide pyramid of one DICOM series.
+
+    Raises:
+        NotForThisReader: not a whole-slide series that wsidicom knows.
+    """
+
+    name = "dicom"
+
+    def __init__(self, path: Path, settings: SlideSettings) -> None:
+        self.path: Path | None = path
+        files = series_files(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's, about formalities of the header
+                self._slide = WsiDicom.open(files)
+            levels = sorted(self._slide.pyramid, key=lambda level: level.level)
+        except Exception as error:  # wsidicom's errors share no root with pydicom's
+            raise NotForThisReader(_one_line(error)) from error
+        self._indices = [level.level for level in levels]
+        self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
+        pixel_size.check_plane(path, self.levels[0].size)
+        spacing = levels[0].mpp
+        stated = (spacing.width, spacing.height)
+        believed = pixel_size.settle(stated, settings.mpp)
+        self.mpp = believed.mpp
+        self.notices = believed.notices
+        self.properties: Mapping[str, str] = {"vendor": "dicom"} | pixel_size.as_properties(stated)
+
+    def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        return padded(region, self.levels[level].size, lambda inside: self._read(inside, level))
+
+    def close(self) -> None:
+        self._slide.close()
+
+    def _read(self, region: Region, level: int) -> Pixels:
+        corner, size = (region.left, region.top), (region.width, region.height)
+        try:
+            pixels = np.asarray(self._slide.read_region(corner, self._indices[level], size, as_array=True))
+        except Exception as error:
+            raise UnreadableSlideError(
+                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({_one_line(error)})"
+            ) from error
+        if pixels.ndim != 3 or pixels.dtype != np.uint8:
+            raise UnsupportedSlideError(
+                f"{self.path}: 8-bit brightfield RGB expected, found {pixels.dtype} {pixels.shape}"
+            )
+        return pixels
+
+
+def series_files(path: Path) -> list[Path]:
+    """The files of the series that ``path`` belongs to, or of the one series in the folder ``path``.
+
+    Raises:
+        UnsupportedSlideError: a folder without DICOM files, or with several slides.
+    """
+    folder = path if path.is_dir() else path.parent
+    series: dict[str, list[Path]] = {}
+    own = None
+    for file in sorted(folder.iterdir()):
+        if not is_dicom(file):
+            continue
+        uid = _series_of(file)
+        series.setdefault(uid, []).append(file)
+        if file == path:
+            own = uid
+    if own is not None:
+        return series[own]
+    if len(series) == 1:
+        return next(iter(series.values()))
+    found = "no DICOM file" if not series else f"{len(series)} DICOM series; name one of its files"
+    raise UnsupportedSlideError(f"{path}: a folder with {found}")
+
+
+def _series_of(file: Path) -> str:
+    """The UID of the file's series; a file without a readable one is a series of its own."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True)
+            return str(header.get("SeriesInstanceUID", file.name))
+    except Exception:  # a damaged header raises anything; the readers will say what is wrong with it
+        return file.name
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether the file has DICOM's mark after its preamble of 128 bytes."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,61 @@
+"""What a file is, by its first bytes: names lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from wsi_ihc.errors import UnreadableSlideError
+
+Kind = Literal["tiff", "dicom", "image", "other"]
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+IMAGE = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"\0\0\0\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+    b"BM",
+)
+
+
+def identify(path: Path) -> Kind:
+    """The family of the file or folder; ``other`` is left to OpenSlide, whose formats of many files begin anyhow.
+
+    Raises:
+        UnreadableSlideError: missing, empty, not permitted, or plainly something else.
+    """
+    if path.is_dir():
+        return "dicom"
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise UnreadableSlideError(f"{path}: cannot be read ({error.strerror})") from None
+    if head.startswith(TIFF):
+        return "tiff"
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if path.suffix.lower() == ".mrxs":
+        return "other"  # begins as a JPEG of the label; the slide lies in the folder beside it
+    if head.startswith(IMAGE) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return "image"
+    if what := _no_slide(head):
+        raise UnreadableSlideError(f"{path}: {what}")
+    return "other"
+
+
+def _no_slide(head: bytes) -> str | None:
+    """What is often found under a slide's name, and what to do about it."""
+    text = head.lstrip().lower()
+    if not head:
+        return "empty; copy or download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "a git-LFS pointer, not the slide itself; fetch it with git lfs pull"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page saved under a slide's name; download the slide again"
+    if text.startswith((b"<?xml", b"{")):
+        return "a text file of XML or JSON, not a slide"
+    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf")):
+        return "a compressed archive; unpack it first"
+    return None

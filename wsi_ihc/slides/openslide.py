@@ -1,0 +1,129 @@
+"""What OpenSlide alone understands: MIRAX, NDPI, Leica SCN, Ventana BIF, Hamamatsu VMS, Philips, DICOM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_ihc.config import SlideSettings
+from wsi_ihc.errors import UnreadableSlideError
+from wsi_ihc.geometry import Region, Size
+from wsi_ihc.slides import pixel_size
+from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, padded
+from wsi_ihc.slides.reader import WHITE, NotForThisReader, pyramid
+
+PATCH = Size(1024, 1024)
+"""The fixed patches in which a level of fractional downsample is read."""
+OWN_CACHE_MB = 32
+"""For OpenSlide's cache of its own tiles; more gains nothing."""
+_PROPERTIES = {"vendor": "vendor", "objective-power": "objective", "quickhash-1": "quickhash"}
+
+
+class OpenSlideReader:
+    """A slide through libopenslide, cropped to the bounds of its scan.
+
+    OpenSlide addresses every level in level 0 pixels, and interpolates where that falls between the level's own pixels.
+    A level of fractional downsample is therefore read in fixed patches, so that a pixel never depends on the region
+    that was asked for.
+
+    Raises:
+        NotForThisReader: unknown to OpenSlide, damaged, or an accompanying file is missing.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: Path, settings: SlideSettings) -> None:
+        self.path: Path | None = path
+        try:
+            self._slide = openslide.OpenSlide(_file(path))
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise NotForThisReader("unknown format") from None
+        except openslide.OpenSlideError as error:
+            raise NotForThisReader(str(error)) from None
+        self._slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_MB * 1_000_000))
+        facts = self._slide.properties
+        self._bounds = _bounds(self._slide)
+        self._downsamples = [float(downsample) for downsample in self._slide.level_downsamples]
+        self.levels = pyramid([self._cropped(level) for level in range(len(self._downsamples))])
+        pixel_size.check_plane(path, self.levels[0].size)
+        stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
+        believed = pixel_size.settle(stated, settings.mpp)
+        self.mpp = believed.mpp
+        self.notices = believed.notices
+        told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
+        self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
+        self._patches = TileCache(settings.cache_mb * 1_000_000)
+
+    def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        size = self.levels[level].size
+        if self._downsamples[level].is_integer():
+            return padded(region, size, lambda inside: self._read(inside, level))
+
+        def fetch(row: int, column: int) -> Pixels | None:
+            patch = Region(row * PATCH.height, column * PATCH.width, *PATCH).intersection(Region(0, 0, *size))
+            return self._patches.get((level, row, column), lambda: self._read(patch, level))
+
+        return assemble(region, size, PATCH, fetch)
+
+    def close(self) -> None:
+        self._slide.close()
+        self._patches.clear()
+
+    def _cropped(self, level: int) -> Size:
+        """Size of a level inside the bounds; the level itself where nothing is cropped."""
+        width, height = self._slide.level_dimensions[level]
+        downsample = self._downsamples[level]
+        return Size(
+            max(1, min(height, round(self._bounds.height / downsample))),
+            max(1, min(width, round(self._bounds.width / downsample))),
+        )
+
+    def _read(self, region: Region, level: int) -> Pixels:
+        downsample = self._downsamples[level]
+        left = self._bounds.left + round(region.left * downsample)
+        top = self._bounds.top + round(region.top * downsample)
+        try:
+            image = self._slide.read_region((left, top), level, (region.width, region.height))
+        except (openslide.OpenSlideError, ValueError) as error:
+            # After one failure OpenSlide answers every further read with the same one: the first place is the true one.
+            raise UnreadableSlideError(
+                f"{self.path}: damaged at level {level}, near x {left}, y {top} of level 0 ({error})"
+            ) from error
+        return _on_white(np.asarray(image))
+
+
+def _file(path: Path) -> Path:
+    """A DICOM folder goes by any file of its one series."""
+    if not path.is_dir():
+        return path
+    from wsi_ihc.slides.dicom import series_files
+
+    return series_files(path)[0]
+
+
+def _bounds(slide: openslide.OpenSlide) -> Region:
+    """The scan's bounding box in OpenSlide's level 0 pixels; everything when the vendor states none."""
+    width, height = slide.dimensions
+    names = ("y", "x", "height", "width")
+    try:
+        stated = Region(*(int(slide.properties[f"openslide.bounds-{name}"]) for name in names))
+    except (KeyError, ValueError):
+        return Region(0, 0, height, width)
+    bounds = stated.intersection(Region(0, 0, height, width))
+    return bounds if bounds.area else Region(0, 0, height, width)
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> Pixels:
+    """RGB of ``rgba`` laid on white glass: OpenSlide's alpha is 0 where nothing was scanned."""
+    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
+    alpha = rgba[..., 3]
+    if alpha.min() < WHITE:
+        clear = alpha < WHITE
+        weight = alpha[clear][:, None].astype(np.uint16)
+        rgb[clear] = (rgb[clear] * weight + WHITE * (255 - weight) + 127) // 255
+    return rgb

@@ -1,0 +1,78 @@
+"""What every slide reader offers: levels, pixel size, and one way to read pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import UnsupportedSlideError
+from wsi_ihc.geometry import Region, Size
+
+WHITE = 255
+"""What lies outside the scan, and what was never scanned, reads as clean glass."""
+
+
+class NotForThisReader(UnsupportedSlideError):
+    """This reader cannot take the file, another may. The text is the reason alone; ``open_slide`` names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of a slide."""
+
+    size: Size
+    downsample: float
+    """Level 0 pixels per pixel of this level; exactly 1.0 for level 0."""
+
+
+class SlideReader(Protocol):
+    """A slide open for reading.
+
+    Level 0 comes first and is the finest. All coordinates are those of the scan's bounding box: (0, 0) is the pixel
+    that QuPath shows as the origin. Readers do not pickle: another process opens the path again.
+    """
+
+    path: Path | None
+    """Where it was opened from; None for a slide in memory."""
+    name: str
+    """Which reader this is: openslide, tiffslide, tiff, dicom, image or memory."""
+    levels: tuple[Level, ...]
+    """Finest first; never a label, macro or thumbnail."""
+    mpp: float | None
+    """Micrometres per pixel of level 0; None when the file states none that can be true."""
+    properties: Mapping[str, str]
+    """Facts about the scan (vendor, objective, …), never about the patient, the user or the file."""
+    notices: tuple[str, ...]
+    """What a user should know: a fallback taken and why, a pixel size not believed."""
+
+    def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        """Pixels of ``region`` (in pixels of ``level``) as (height, width, 3) RGB; white outside. Thread-safe.
+
+        Raises:
+            UnreadableSlideError: naming the file and the place that is damaged.
+        """
+
+    def close(self) -> None:
+        """Let go of the file. A second call does nothing."""
+
+
+def pyramid(sizes: Sequence[Size]) -> tuple[Level, ...]:
+    """Levels from their sizes, finest first.
+
+    The downsample is the mean of both axes, except that a level whose size is the base divided by a power of two and
+    rounded is that power exactly: the remainder that rounding cut off is no change of scale.
+    """
+    return tuple(Level(size, _downsample(sizes[0], size)) for size in sizes)
+
+
+def _downsample(base: Size, size: Size) -> float:
+    mean = (base.height / size.height + base.width / size.width) / 2
+    power = 2.0 ** round(np.log2(mean))
+    # Half a pixel of rounding, or a whole one when scanners halve and cut again and again.
+    exact = abs(base.height / power - size.height) < 1 and abs(base.width / power - size.width) < 1
+    return power if exact else mean

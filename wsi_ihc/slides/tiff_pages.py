@@ -1,0 +1,148 @@
+"""Which pages of a TIFF are the slide's levels, and whether their tiles can be decoded directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tifffile import TiffFile, TiffPage
+
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.geometry import Size
+from wsi_ihc.slides.pixel_size import check_plane
+from wsi_ihc.slides.reader import NotForThisReader
+
+JPEG = 7
+DIRECT = frozenset({1, 5, JPEG, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001})
+"""TIFF compressions: none, LZW, JPEG, deflate, PackBits, Adobe deflate, JPEG 2000 (Aperio YCC and RGB, plain),
+zstd, WebP. Old-style JPEG (6) is left to libtiff."""
+RGB, YCBCR = 2, 6
+CONTIGUOUS = 1
+MACRO = 8
+"""Bit of NewSubfileType by which Aperio marks the macro image."""
+LARGEST_SEGMENT = 400_000_000
+"""Pixels of a tile or strip, which is decoded whole."""
+
+
+def level_pages(tiff: TiffFile) -> list[TiffPage]:
+    """The baseline page and its reduced copies, finest first.
+
+    The baseline is the largest tiled page, or the largest at all; a label, macro or thumbnail is never that. Its copies
+    are its SubIFDs, or else pages of the main chain that have its shape, its layout and are smaller.
+    """
+    pages = [page for page in tiff.pages if isinstance(page, TiffPage) and page.shaped[-3] * page.shaped[-2]]
+    if not pages:
+        return []
+    tiled = [page for page in pages if page.is_tiled and not page.subfiletype & MACRO]
+    baseline = max(tiled or pages, key=lambda page: page.imagelength * page.imagewidth)
+    if baseline.subifds:
+        candidates = [page for page in baseline.pages or () if isinstance(page, TiffPage)]
+    else:
+        candidates = [page for page in pages if _is_reduced(page, baseline)]
+    levels = [baseline]
+    for page in sorted(candidates, key=lambda page: -page.imagewidth):
+        if _is_smaller(page, levels[-1]) and _same_field(page, baseline):
+            levels.append(page)
+    return levels
+
+
+def page_size(page: TiffPage) -> Size:
+    """Height and width of the page's plane."""
+    return Size(page.imagelength, page.imagewidth)
+
+
+def _is_reduced(page: TiffPage, baseline: TiffPage) -> bool:
+    """Whether a page of the main chain can be a level. In a file of strips only the tag tells it from a thumbnail."""
+    if page.subfiletype & MACRO or page.is_tiled != baseline.is_tiled:
+        return False
+    return page.is_tiled or bool(page.subfiletype & 1)
+
+
+def _is_smaller(page: TiffPage, than: TiffPage) -> bool:
+    return page.imagewidth < than.imagewidth and page.imagelength < than.imagelength
+
+
+def _same_field(page: TiffPage, baseline: TiffPage) -> bool:
+    """Same kind of pixels, and the same sides within the rounding of one pixel and half a percent."""
+    if page.samplesperpixel != baseline.samplesperpixel or page.dtype != baseline.dtype:
+        return False
+    expected = baseline.imagelength * page.imagewidth / baseline.imagewidth
+    return abs(expected - page.imagelength) <= 1.5 + 0.005 * expected
+
+
+def check(path: Path, page: TiffPage) -> None:
+    """Refuse a page that cannot be a level, or not one that is decoded directly.
+
+    Raises:
+        UnreadableSlideError: damaged or truncated.
+        UnsupportedSlideError: not 8-bit RGB, or of an absurd size.
+        NotForThisReader: other readers may take it.
+    """
+    check_plane(path, page_size(page))
+    _check_samples(path, page)
+    if obstacle := _obstacle(page):
+        raise NotForThisReader(obstacle)
+    _check_segments(path, page)
+
+
+def _check_samples(path: Path, page: TiffPage) -> None:
+    """Refuse pixels that are not 8-bit RGB, whoever decodes them.
+
+    Raises:
+        UnsupportedSlideError: saying what was found instead.
+    """
+    if page.dtype is None or page.dtype != np.uint8:
+        kind = "unknown samples" if page.dtype is None else f"{page.dtype} samples"
+    elif page.samplesperpixel not in (3, 4):
+        kind = "greyscale" if page.samplesperpixel == 1 else f"{page.samplesperpixel} channels"
+        kind = "a colour palette" if page.photometric == 3 else kind
+    elif page.photometric not in (RGB, YCBCR):
+        kind = f"photometric interpretation {page.photometric}"
+    else:
+        return
+    raise UnsupportedSlideError(f"{path}: 8-bit brightfield RGB expected, found {kind}")
+
+
+def _obstacle(page: TiffPage) -> str | None:
+    """Why the page's tiles cannot be decoded here, or None when they can."""
+    if page.planarconfig != CONTIGUOUS:
+        return "its colours lie in separate planes"
+    if page.compression not in DIRECT:
+        return f"compression {int(page.compression)} is not decoded directly"
+    if page.photometric == YCBCR and page.compression not in (JPEG, 33003):
+        return "its YCbCr pixels are not JPEG"
+    if getattr(page, "fillorder", 1) != 1:
+        return "its bits are in reverse order"
+    return None
+
+
+def segment_size(page: TiffPage) -> Size:
+    """Height and width of a tile; a strip is a tile as wide as the plane."""
+    if page.is_tiled:
+        return Size(page.tilelength, page.tilewidth)
+    return Size(min(page.rowsperstrip, page.imagelength), page.imagewidth)
+
+
+def _check_segments(path: Path, page: TiffPage) -> None:
+    """Refuse a page whose table of tiles contradicts its size, or points beyond the file's end.
+
+    Raises:
+        UnreadableSlideError: contradictory or truncated.
+        UnsupportedSlideError: a single tile is too large to decode.
+    """
+    size, segment = page_size(page), segment_size(page)
+    if not all(segment) or segment.height * segment.width > LARGEST_SEGMENT:
+        raise UnsupportedSlideError(
+            f"{path}: stored in pieces of {segment.width} x {segment.height} px, which cannot be read in part; "
+            "convert it to a tiled TIFF first"
+        )
+    expected = -(-size.height // segment.height) * -(-size.width // segment.width)
+    if not expected == len(page.dataoffsets) == len(page.databytecounts):
+        raise UnreadableSlideError(
+            f"{path}: damaged, {expected} tiles expected and {len(page.dataoffsets)} places with "
+            f"{len(page.databytecounts)} lengths listed"
+        )
+    ends = np.array(page.dataoffsets, np.uint64) + np.array(page.databytecounts, np.uint64)
+    beyond = int(np.count_nonzero(ends > path.stat().st_size))
+    if beyond:
+        raise UnreadableSlideError(f"{path}: truncated, {beyond} of {expected} tiles lie beyond the end of the file")

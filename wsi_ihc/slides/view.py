@@ -1,0 +1,118 @@
+"""A slide at one working resolution, chosen once: the only place where levels are translated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import ResolutionError
+from wsi_ihc.geometry import Region, Size
+from wsi_ihc.slides.assembly import padded
+from wsi_ihc.slides.reader import SlideReader
+from wsi_ihc.slides.resample import reduce, source_span
+
+SOURCE_PX = 2048
+"""Side of the source pixels that are resampled at a time: several tiles of any slide, and 12 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideView:
+    """One plane of working pixels over a slide.
+
+    Memory bound of a read: the result, and when resampling about 100 MB of source pixels in the making, however
+    large the region and however few levels the slide has.
+    """
+
+    slide: SlideReader
+    size: Size
+    """Of the plane. Working pixels that the slide covers only in part, at its right and bottom edge, are left out."""
+    mpp: float | None
+    """Micrometres per working pixel; None only for level 0 as it is of a slide that states no pixel size."""
+    scale: float
+    """Level 0 pixels per working pixel, in both axes."""
+    level: int
+    """Level of the slide that is read."""
+    resampled: bool
+    """Whether its pixels are reduced by area; else they are taken as they are."""
+
+    @classmethod
+    def at(cls, slide: SlideReader, mpp: float | None, *, tolerance: float = 0.10) -> SlideView:
+        """The plane of ``slide`` at ``mpp`` um/px, or level 0 as it is for None.
+
+        A level within ``tolerance`` of the wanted resolution is taken as it is, and ``mpp`` of the view is that
+        level's own; otherwise the next finer level is reduced by area to exactly ``mpp``.
+
+        Raises:
+            ResolutionError: the slide states no pixel size, or is too coarse.
+        """
+        if mpp is None:
+            return cls(slide, slide.levels[0].size, slide.mpp, 1.0, 0, False)
+        if slide.mpp is None:
+            raise ResolutionError(
+                f"{_name(slide)}: {mpp:g} um/px wanted, but the pixel size of the slide is not known"
+                f"{_because(slide)}; give it with --mpp, for example --mpp 0.25 for a 40x scan or 0.5 for 20x"
+            )
+        offered = [slide.mpp * level.downsample for level in slide.levels]
+        nearest = min(range(len(offered)), key=lambda level: abs(offered[level] / mpp - 1))
+        if abs(offered[nearest] / mpp - 1) <= tolerance:
+            chosen = slide.levels[nearest]
+            return cls(slide, chosen.size, offered[nearest], chosen.downsample, nearest, False)
+        if offered[0] > mpp:
+            raise ResolutionError(
+                f"{_name(slide)}: scanned at {offered[0]:.3g} um/px, too coarse for the {mpp:.3g} um/px wanted; "
+                "scan it finer, or choose a generator trained at this resolution"
+            )
+        finer = max(level for level in range(len(offered)) if offered[level] < mpp)
+        return cls._resampling(slide, mpp, finer)
+
+    @classmethod
+    def _resampling(cls, slide: SlideReader, mpp: float, level: int) -> SlideView:
+        assert slide.mpp is not None
+        source = slide.levels[level]
+        scale = mpp / slide.mpp
+        factor = scale / source.downsample
+        size = Size(max(1, int(source.size.height / factor)), max(1, int(source.size.width / factor)))
+        return cls(slide, size, mpp, scale, level, True)
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB of ``region`` in working pixels; white outside the plane. Thread-safe.
+
+        A pixel is the same, bit for bit, whatever the region it is read in.
+
+        Raises:
+            UnreadableSlideError: naming the file and the place that is damaged.
+        """
+        return padded(region, self.size, self._resampled if self.resampled else self._as_it_is)
+
+    def _as_it_is(self, region: Region) -> NDArray[np.uint8]:
+        return self.slide.read(region, self.level)
+
+    def _resampled(self, region: Region) -> NDArray[np.uint8]:
+        factor = self.scale / self.slide.levels[self.level].downsample
+        pixels = np.empty((*region.size, 3), np.uint8)
+        for part in _parts(region, max(1, int(SOURCE_PX / factor))):
+            top, height = source_span(part.top, part.height, factor)
+            left, width = source_span(part.left, part.width, factor)
+            source = self.slide.read(Region(top, left, height, width), self.level)
+            pixels[part.relative_to(region).slices] = reduce(source, part, factor)
+        return pixels
+
+
+def _parts(region: Region, side: int) -> Iterator[Region]:
+    """The region cut into squares of at most ``side``."""
+    for top in range(region.top, region.bottom, side):
+        for left in range(region.left, region.right, side):
+            yield Region(top, left, min(side, region.bottom - top), min(side, region.right - left))
+
+
+def _name(slide: SlideReader) -> str:
+    return str(slide.path) if slide.path else f"slide in {slide.name}"
+
+
+def _because(slide: SlideReader) -> str:
+    """The notice about a pixel size that was not believed, if there is one."""
+    reasons = [notice for notice in slide.notices if "pixel size" in notice]
+    return f" ({reasons[0]})" if reasons else ""
