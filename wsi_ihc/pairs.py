@@ -182,15 +182,15 @@ def _as_rgb(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _sources(root: Path) -> tuple[Layout, list[tuple[str | None, Path, Path]]]:
     """The layout, and (split, H&E folder, IHC folder) for each folder of pairs."""
-    if folders := list(_parallel_folders(root)):
-        return "folders", folders
+    found: list[tuple[str | None, Path, Path]] = list(_parallel_folders(root))
+    if found:
+        return "folders", found
     children = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
-    if lettered := [
-        (s, children[f"{s}a"], children[f"{s}b"]) for s in SPLITS if f"{s}a" in children and f"{s}b" in children
-    ]:
-        return "ab", lettered
-    split_folders = [(s, children[s], children[s]) for s in SPLITS if s in children]
-    return "side_by_side", [*split_folders] or [(None, root, root)]
+    lettered = [s for s in SPLITS if f"{s}a" in children and f"{s}b" in children]
+    if lettered:
+        return "ab", [(s, children[f"{s}a"], children[f"{s}b"]) for s in lettered]
+    found = [(s, children[s], children[s]) for s in SPLITS if s in children]
+    return "side_by_side", found or [(None, root, root)]
 
 
 def _parallel_folders(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
