@@ -16,6 +16,7 @@ from wsi_ihc.generators.builtin import Identity, Recolour
 from wsi_ihc.generators.device import choose_device, choose_dtype, describe_device
 from wsi_ihc.generators.pixels import to_pixels, to_tensor
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
+from wsi_ihc.generators.trimming import trim
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,15 @@ class Stainer:
         self.align_px = measure_alignment(network)
         self.halo_px = measure_halo(network)
         self._network = _prepared(network, self.device, self.dtype)
+        self._trimmed, self._margin = trim(self._network)
         self._turn = threading.Lock()
         self._largest_batch: int | None = None
 
-    def __call__(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Stain windows whose sides are multiples of ``align_px``.
+    def __call__(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> NDArray[np.uint8]:
+        """Stain windows whose sides are multiples of ``align_px``, and cut ``halo_px`` off every side.
+
+        With the network's own halo (or more) that costs less than staining the whole window; with less, the border
+        shows the network's padding.
 
         Raises:
             ValueError: for another shape or dtype.
@@ -61,7 +66,7 @@ class Stainer:
             while start < len(windows):
                 batch = windows[start : start + (self._largest_batch or len(windows))]
                 try:
-                    stained.append(self._stain(batch))
+                    stained.append(self._stain(batch, halo_px))
                 except (MemoryError, RuntimeError) as error:
                     if not _is_out_of_memory(error):
                         raise
@@ -79,13 +84,15 @@ class Stainer:
         }
 
     @torch.inference_mode()
-    def _stain(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _stain(self, windows: NDArray[np.uint8], halo_px: int) -> NDArray[np.uint8]:
         pixels = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
-        stained: Tensor
         if isinstance(self._network, Identity | Recolour):
-            stained = self._network.stain_pixels(pixels)
+            stained = self._network.stain_pixels(_cropped(pixels.permute(0, 3, 1, 2), halo_px).permute(0, 2, 3, 1))
+        elif halo_px >= self.halo_px:
+            tensor = self._trimmed(to_tensor(pixels, self.dtype))
+            stained = to_pixels(_cropped(tensor, halo_px - self._margin))
         else:
-            stained = to_pixels(self._network(to_tensor(pixels, self.dtype)))
+            stained = to_pixels(_cropped(self._network(to_tensor(pixels, self.dtype)), halo_px))
         result: NDArray[np.uint8] = stained.cpu().numpy()
         return result
 
@@ -116,6 +123,11 @@ def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> n
         return prepared.to(device)
     prepared = prepared.to(device=device, dtype=dtype)
     return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _cropped(tensor: Tensor, margin: int) -> Tensor:
+    """Without ``margin`` on every side of the last two axes."""
+    return tensor[..., margin : tensor.shape[-2] - margin, margin : tensor.shape[-1] - margin]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
