@@ -1,0 +1,122 @@
+"""Windows of the endless plane: the section, painted block by block, seen under one look."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from wsi_ihc.errors import SettingsError
+from wsi_ihc.geometry import Region
+from wsi_ihc.phantom.looks import Look
+from wsi_ihc.phantom.optics import Rgb, add_noise, blur, jpeg_round_trip, transmit
+from wsi_ihc.phantom.painting import Stains, map_step, paint
+from wsi_ihc.phantom.patches import Canvas
+from wsi_ihc.phantom.section import HER2_LEVELS, Her2, Section
+
+BLOCK_PX = 512
+"""Side of what is drawn at once. Blocks lie on a fixed grid, so that any window of the plane has the same pixels."""
+MARGIN_PX = 8
+"""Drawn around a block for the blur to look at."""
+BLOOD = (0.12, 0.80, 0.62)
+"""Optical density of red cells in H&E; their haemoglobin takes eosin towards orange."""
+
+
+class Field(NamedTuple):
+    """The same tissue twice, pixel for pixel: (size, size, 3) uint8 RGB each."""
+
+    he: Rgb
+    ihc: Rgb
+
+
+def draw_field(
+    seed: int,
+    her2: Her2,
+    size_px: int = 512,
+    mpp: float = 0.5,
+    look: Look | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> Field:
+    """A square window of an endless tumour, in H&E and in HER2 IHC.
+
+    ``origin`` is its (top, left) on the plane in pixels, negative too; windows of one seed, level, mpp and look that
+    overlap agree (up to their JPEG, which each window gets for itself: quality 100 leaves it out).
+
+    Raises:
+        SettingsError: for a level, size or pixel size that cannot be drawn.
+    """
+    check(her2, size_px, size_px, mpp)
+    look = look or Look()
+    section = Section(seed, her2)
+    region = Region(origin[0], origin[1], size_px, size_px)
+    he = np.empty((size_px, size_px, 3), np.uint8)
+    ihc = np.empty_like(he)
+    for block in blocks(region):
+        part = block.intersection(region)
+        drawn = draw_block(section, block, mpp, look)
+        for target, source in zip((he, ihc), drawn, strict=True):
+            target[part.relative_to(region).slices] = source[part.relative_to(block).slices]
+    if look.jpeg_quality < 100:
+        he, ihc = jpeg_round_trip(he, look.jpeg_quality), jpeg_round_trip(ihc, look.jpeg_quality)
+    return Field(he, ihc)
+
+
+def check(her2: str, height: int, width: int, mpp: float) -> None:
+    """Refuse what cannot be drawn, in one line."""
+    if her2 not in HER2_LEVELS:
+        raise SettingsError(f"HER2 level {her2!r}: expected one of {', '.join(HER2_LEVELS)}")
+    if not (1 <= height <= 200_000 and 1 <= width <= 200_000):
+        raise SettingsError(f"size {width}x{height} px: expected 1 to 200000 px on each side")
+    if not 0.1 <= mpp <= 2.0:
+        raise SettingsError(f"pixel size {mpp} um: expected 0.1 to 2 um/px, where cells can be drawn")
+
+
+def blocks(region: Region) -> list[Region]:
+    """The blocks of the fixed grid that a region touches."""
+    rows = range(region.top // BLOCK_PX, -(-region.bottom // BLOCK_PX))
+    columns = range(region.left // BLOCK_PX, -(-region.right // BLOCK_PX))
+    return [Region(row * BLOCK_PX, column * BLOCK_PX, BLOCK_PX, BLOCK_PX) for row in rows for column in columns]
+
+
+def draw_block(section: Section, region: Region, mpp: float, look: Look) -> Field:
+    """A region of the plane without JPEG; its corner and sides are multiples of 32 px."""
+    # A larger scale is the same tissue under finer pixels.
+    um_per_px = mpp / look.scale
+    sigma = look.blur_um / mpp
+    margin = max(MARGIN_PX, map_step(um_per_px))
+    canvas = Canvas(
+        region.top - margin, region.left - margin, region.height + 2 * margin, region.width + 2 * margin, um_per_px
+    )
+    stains = paint(section, canvas)
+    core = Region(margin, margin, region.height, region.width).slices
+    return Field(
+        *(
+            add_noise(blur(picture, sigma)[core], look.noise, region.top, region.left)
+            for picture in (_he(stains, look), _ihc(stains, look))
+        )
+    )
+
+
+def _he(stains: Stains, look: Look) -> Rgb:
+    thick = look.section_thickness
+    return transmit(
+        (
+            (stains.haematoxylin * np.float32(0.78 * thick * look.haematoxylin_strength), look.haematoxylin),
+            (stains.eosin * np.float32(0.46 * thick * look.eosin_strength), look.eosin),
+            (stains.blood * np.float32(0.62 * thick * look.eosin_strength), BLOOD),
+        ),
+        look.white_he,
+        look.gamma,
+    )
+
+
+def _ihc(stains: Stains, look: Look) -> Rgb:
+    thick = look.section_thickness
+    return transmit(
+        (
+            (stains.counterstain * np.float32(0.62 * thick * look.counterstain_strength), look.counterstain),
+            (stains.dab * np.float32(thick * look.dab_strength), look.dab),
+        ),
+        look.white_ihc,
+        look.gamma,
+    )

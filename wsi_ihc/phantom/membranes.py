@@ -1,0 +1,51 @@
+"""Which cell owns a pixel, and how near its border runs: the nearest and second nearest of scattered centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.phantom.noise import Floats, grain
+from wsi_ihc.phantom.patches import Canvas, patches, texture_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Territories:
+    """Layers over one canvas."""
+
+    nearest: Floats
+    """Distance to the owner, um, roughened; the reach where there is none."""
+    gap: Floats
+    """Second nearest less nearest, um: 0 on a border, twice the distance to it inside."""
+    owner: NDArray[np.int32]
+    """Index of the owner, -1 where there is none."""
+
+
+def draw_territories(
+    canvas: Canvas,
+    y_um: Floats,
+    x_um: Floats,
+    head_start: Floats,
+    luck: Floats,
+    *,
+    reach_um: float,
+    roughness_um: float,
+) -> Territories:
+    """Share the plane among centres; one with a ``head_start`` (um) takes more, none reaches farther than ``reach_um``."""
+    shape = (canvas.height, canvas.width)
+    nearest, second = np.full(shape, reach_um, np.float32), np.full(shape, reach_um, np.float32)
+    owner = np.full(shape, -1, np.int32)
+    for chunk in patches(canvas, y_um, x_um, reach_um):
+        distance = np.sqrt(chunk.dy**2 + chunk.dx**2)
+        distance += np.float32(roughness_um) * texture_windows(grain(73, 4.0), luck[chunk.members], chunk.side)
+        distance -= head_start[chunk.members][:, None, None]
+        for index, member in enumerate(chunk.members.tolist()):
+            where, part = chunk.place(index, canvas.height, canvas.width)
+            mine, first = distance[index][part], nearest[where]
+            np.copyto(owner[where], member, where=mine < first)
+            target = second[where]
+            np.minimum(target, np.maximum(first, mine), out=target)
+            np.minimum(first, mine, out=first)
+    return Territories(nearest, second - nearest, owner)

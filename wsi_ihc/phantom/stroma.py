@@ -1,0 +1,70 @@
+"""What lies between the cells: collagen in wavy bundles, the cracks of a dried section, fat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.phantom.architecture import Maps
+from wsi_ihc.phantom.membranes import draw_territories
+from wsi_ihc.phantom.noise import TEXTURE_PITCH_UM, TEXTURE_SIDE, Floats, Grid, filtered_noise, lattice, uniform
+from wsi_ihc.phantom.patches import Canvas
+from wsi_ihc.phantom.section import Section
+
+ADIPOCYTE_PITCH_UM = 58.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collagen:
+    """Textures over one canvas, each about 0 to 1."""
+
+    fibre: Floats
+    """Fine threads."""
+    bundle: Floats
+    """Broad bands."""
+    crack: Floats
+    """Gaps between bundles: large where one runs."""
+
+
+@lru_cache(maxsize=1)
+def _weave() -> NDArray[np.uint8]:
+    """Periodic straight collagen, fibres along x: threads, bundles and cracks as three 8-bit channels."""
+    thread = 0.75 * filtered_noise(81, 1.3, 34) + 0.65 * filtered_noise(82, 2.6, 60)
+    bundle = 0.8 * filtered_noise(83, 9, 110) + 0.6 * filtered_noise(84, 22, 150)
+    split = filtered_noise(85, 3.2, 38) + 0.8 * bundle
+    channels = (0.5 + 0.22 * thread, 0.5 + 0.24 * bundle, 0.5 + 0.16 * split)
+    return np.stack([np.clip(channel * 255, 0, 255).astype(np.uint8) for channel in channels], axis=-1)
+
+
+def draw_collagen(maps: Maps, across: Floats, along: Floats) -> Collagen:
+    """The weave bent along the fibre coordinates (um, over the canvas)."""
+    del maps
+    scale = np.float32(1 / TEXTURE_PITCH_UM)
+    # Kept small before the look-up, whose coordinates are single precision.
+    origin_y = np.floor(float(across[0, 0]) * scale / TEXTURE_SIDE) * TEXTURE_SIDE
+    origin_x = np.floor(float(along[0, 0]) * scale / TEXTURE_SIDE) * TEXTURE_SIDE
+    woven = cv2.remap(
+        _weave(),
+        along * scale - np.float32(origin_x),
+        across * scale - np.float32(origin_y),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    fibre, bundle, crack = (cv2.multiply(channel, 1 / 255, dtype=cv2.CV_32F) for channel in cv2.split(woven))
+    return Collagen(fibre, bundle, crack)
+
+
+def draw_fat(section: Section, canvas: Canvas) -> Floats:
+    """Distance from the wall between two adipocytes, um, over the canvas at half its resolution, scaled up."""
+    half = Canvas(canvas.top // 2, canvas.left // 2, canvas.height // 2, canvas.width // 2, canvas.um_per_px * 2)
+    grid = Grid(half.top * half.um_per_px, half.left * half.um_per_px, half.um_per_px, half.height, half.width)
+    rows, columns = lattice(grid, ADIPOCYTE_PITCH_UM, 90)
+    luck = np.stack([uniform(section.seed, 300 + index, rows, columns).ravel() for index in range(4)], axis=-1)
+    y = ((rows + np.zeros_like(columns)).ravel() + 0.15 + 0.7 * luck[:, 0]) * ADIPOCYTE_PITCH_UM
+    x = ((columns + np.zeros_like(rows)).ravel() + 0.15 + 0.7 * luck[:, 1]) * ADIPOCYTE_PITCH_UM
+    cells = draw_territories(half, y, x, 14 * luck[:, 2], luck[:, 3], reach_um=66, roughness_um=1.2)
+    return cv2.resize(cells.gap, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR) * np.float32(0.5)
