@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
 from wsi_ihc.slides.reader import WHITE, NotForThisReader, pyramid
+
+
+# A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class _Decode(Protocol):
