@@ -22,8 +22,6 @@ BLOCKS = "blocks"
 ATTRIBUTE = "wsi_ihc"
 """Name of the group's attribute that describes the store."""
 
-_V2_KEYS = {"name": "v2", "separator": "."}
-
 
 def create_pyramid(path: Path, layout: StoreLayout, description: dict[str, Any]) -> None:
     """Writes the metadata of an empty pyramid at ``path``: arrays ``0``, ``1``, … and two for bookkeeping."""
@@ -49,7 +47,13 @@ def chunk_key(array: str, row: int, column: int) -> str:
 
 
 def _create(
-    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], fill: int, filters: Any, compressor: Any
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    fill: int,
+    filters: Any,
+    compressor: Any,
 ) -> None:
     group.create_array(
         name,
@@ -59,7 +63,7 @@ def _create(
         fill_value=fill,
         filters=filters,
         compressors=compressor,
-        chunk_key_encoding=_V2_KEYS,
+        chunk_key_encoding={"name": "v2", "separator": "."},
     )
 
 

@@ -124,9 +124,9 @@ class TileStore:
             self.write_tile(level, row * per_core + tile_row, column * per_core + tile_column, data)
             written += len(data)
         if block.patch is not None:
-            data = imagecodecs.zstd_encode(np.ascontiguousarray(block.patch), level=1)
-            self._write(chunk_key(PATCHES, row, column), data)
-            written += len(data)
+            patch = bytes(imagecodecs.zstd_encode(block.patch.tobytes(), level=1))
+            self._write(chunk_key(PATCHES, row, column), patch)
+            written += len(patch)
         self._write(chunk_key(BLOCKS, row, column), _DONE)
         return written
 
@@ -176,7 +176,9 @@ class TileStore:
         if self.layout.codec.is_whole(data):
             return data
         if level >= self.layout.patch_level:
-            raise StorageError(f"{self.path}: tile {row}, {column} of level {level} is damaged; run the same command again")
+            raise StorageError(
+                f"{self.path}: tile {row}, {column} of level {level} is damaged; run the same command again"
+            )
         per_core = self.layout.core_tiles(level)
         raise self._forget(row // per_core, column // per_core)
 

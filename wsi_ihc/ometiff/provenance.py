@@ -1,0 +1,127 @@
+"""What an output is and what made it; the same words inside the file and in the sidecar beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from wsi_ihc.errors import StorageError
+
+RESEARCH_USE_ONLY = "Research use only. Synthetic image made by software; not for diagnosis."
+
+_TIFF_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Provenance(BaseModel):
+    """Source, generator, settings and versions behind an output.
+
+    Only what decides the pixels: the grid of blocks, timings and paths are left out, so that equal work gives equal
+    bytes. Of the source only what is named here is told, never its label, patient, user or date.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    source_name: str
+    """File name without its folder."""
+    source_width: int = Field(gt=0)
+    """Pixels of level 0, inside the scan bounds."""
+    source_height: int = Field(gt=0)
+    source_mpp: float | None = None
+    """Micrometres per pixel of level 0, as the file or the user states it."""
+    source_vendor: str | None = None
+    source_objective: float | None = None
+    source_quickhash: str | None = None
+    """OpenSlide's fingerprint of the source."""
+    reader: str
+    level: int = Field(ge=0)
+    """Level of the source that was read."""
+    scale: float = Field(gt=0)
+    """Level 0 pixels of the source per pixel of this image."""
+    offset_x: float = 0.0
+    """Level 0 position of this image's top left corner."""
+    offset_y: float = 0.0
+    mpp: float = Field(gt=0, lt=1000)
+    """Micrometres per pixel of this image."""
+    stain: str = "HER2 IHC"
+    generator: str
+    generator_sha256: str | None = None
+    normalisation: str
+    """``running``, ``calibrated`` or ``tile``."""
+    statistics_sha256: str | None = None
+    """Of the calibrated statistics."""
+    tissue_source: str
+    tissue_fraction: float = Field(ge=0, le=1)
+    halo_px: int = Field(ge=0)
+    device: str
+    """Class of device, not its number: ``cpu`` or ``cuda``."""
+    precision: str
+    compression: Literal["jpeg", "deflate"]
+    quality: int | None = None
+    """Of the JPEG."""
+    icc_profile: str = "none"
+    """The H&E scanner's profile does not describe a virtual stain."""
+    versions: dict[str, str] = {}
+    """wsi-ihc, torch and what else decides the pixels."""
+    notice: str = RESEARCH_USE_ONLY
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        """File names may hold bytes that neither XML nor UTF-8 can."""
+        return _NOT_XML.sub("\ufffd", value) if isinstance(value, str) else value
+
+    @field_validator("source_name")
+    @classmethod
+    def _no_folder(cls, value: str) -> str:
+        return value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+    def entries(self) -> dict[str, str]:
+        """Ordered names and values as they stand in the OME-XML; what is None is left out."""
+        found: dict[str, str] = {}
+        for name, value in self.model_dump(exclude_none=True).items():
+            if isinstance(value, dict):
+                found |= {f"{name}.{key}": str(text) for key, text in sorted(value.items())}
+            else:
+                found[name] = str(value)
+        return found
+
+    def digest(self) -> str:
+        """Of all entries; two outputs with the same digest and pixels are the same file."""
+        return hashlib.sha256(json.dumps(self.entries()).encode()).hexdigest()
+
+
+def sidecar_path(output: Path) -> Path:
+    """``slide_ihc.json`` for ``slide_ihc.ome.tiff``."""
+    return output.with_name(_TIFF_SUFFIX.sub("", output.name) + ".json")
+
+
+def write_sidecar(output: Path, provenance: Provenance, run: Mapping[str, Any], *, path: Path | None = None) -> Path:
+    """Writes ``OUT.json`` beside a finished output: provenance, the file's sha256 and size, and what changes from
+    run to run (``run``: timings, peak memory, host).
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = path or sidecar_path(output)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with output.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        content = {
+            "provenance": provenance.model_dump(mode="json", exclude_none=True),
+            "file": {"name": output.name, "bytes": output.stat().st_size, "sha256": sha256},
+            "run": dict(run),
+        }
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path}: the sidecar cannot be written ({error.strerror})") from None
+    return path

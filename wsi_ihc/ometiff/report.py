@@ -1,0 +1,64 @@
+"""The result of a verification: what was looked at, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question asked of a file. No ``problems``: all is well."""
+
+    name: str
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """All checks of one file, in the order in which they were made."""
+
+    path: Path
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line each, with the name of the check."""
+        return tuple(f"{check.name}: {problem}" for check in self.checks for problem in check.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "file": str(self.path),
+            "ok": self.ok,
+            "checks": [asdict(check) | {"ok": check.ok} for check in self.checks],
+        }
+
+
+def run_check(name: str, question: Callable[[], Iterable[str]]) -> Check:
+    """Asks ``question`` for its problems. A damaged file makes any parser fail anywhere: that is a problem too."""
+    problems: list[str] = []
+    try:
+        problems.extend(question())
+    except Exception as error:
+        problems.append(_one_line(error))
+    if len(problems) > _SHOWN:
+        problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more like these"]
+    return Check(name, tuple(problems))
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}…"
