@@ -37,8 +37,9 @@ class Workspace:
             raise OutputError(f"{output}: a folder has this name; choose another output name")
         if output.exists() and source.exists() and output.samefile(source):
             raise SettingsError(f"{output}: the output would replace the slide itself; choose another name")
-        if output.exists() and not overwrite:
-            raise OutputError(f"{output}: exists already; give --overwrite to replace it, or another name")
+        workspace = cls(output.absolute())
+        if output.exists() and not overwrite and not workspace.store.exists():
+            raise workspace.occupied()
         folder = output.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,12 +47,11 @@ class Workspace:
             raise StorageError(f"{folder}: the output's folder cannot be made ({error.strerror})") from None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StorageError(f"{folder}: the output's folder cannot be written; check its permissions")
-        return cls(output.absolute())
+        return workspace
 
-    @property
-    def stem(self) -> str:
-        name = self.output.name
-        return name[: -len(next(suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)))]
+    def occupied(self) -> OutputError:
+        """The error for an output that is there and may not be replaced."""
+        return OutputError(f"{self.output}: exists already; give --overwrite to replace it, or another name")
 
     @property
     def store(self) -> Path:
@@ -62,11 +62,6 @@ class Workspace:
     def part(self) -> Path:
         """The output while it is written."""
         return self.output.with_name(self.output.name + ".part")
-
-    @property
-    def sidecar(self) -> Path:
-        """Provenance, timings and peak memory."""
-        return self.output.with_name(self.stem + ".json")
 
     @contextmanager
     def locked(self) -> Generator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -79,6 +80,12 @@ def _run(arguments: list[str]) -> int:
         return 7
     except BrokenPipeError:
         return 0
+    except Exception as error:
+        if os.environ.get("WSI_IHC_DEBUG"):
+            raise
+        seen = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(f"wsi-ihc: a fault of ours: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)", err=True)
+        return 1
     return result if isinstance(result, int) else 0
 
 

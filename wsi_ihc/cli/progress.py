@@ -6,47 +6,28 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Protocol
 
 import click
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from wsi_ihc.progress import Progress, Silence
 
 _LOG_INTERVAL_S = 30.0
 
 
-class ProgressDisplay(Protocol):
-    """What ``convert_slide`` reports to."""
-
-    def stage(self, name: str) -> None:
-        """A new stage has begun."""
-
-    def start(self, done: int, total: int, megapixels: float) -> None:
-        """Staining begins with ``done`` of ``total`` blocks already there, ``megapixels`` each."""
-
-    def advance(self, blocks: int) -> None:
-        """``blocks`` more are finished."""
-
-
 @contextmanager
-def conversion_progress(quiet: bool) -> Generator[ProgressDisplay]:
+def conversion_progress(quiet: bool) -> Generator[Progress]:
     """The display that fits: a bar on a terminal, lines elsewhere, silence when asked for."""
     if quiet:
-        yield _Silence()
+        yield Silence()
     elif sys.stderr.isatty():
         with _bar() as progress:
             yield _Bar(progress)
     else:
         yield _Lines()
-
-
-class _Silence:
-    def stage(self, name: str) -> None: ...
-
-    def start(self, done: int, total: int, megapixels: float) -> None: ...
-
-    def advance(self, blocks: int) -> None: ...
 
 
 class _Lines:
@@ -71,13 +52,13 @@ class _Lines:
         rate = (self._done - self._first) / max(now - self._started, 1e-9)
         remaining = (self._total - self._done) / rate
         click.echo(
-            f"  {self._done}/{self._total} blocks, {rate * self._megapixels:.2f} Mpx/s, {_duration(remaining)} left",
+            f"  {self._done}/{self._total} blocks, {rate * self._megapixels:.2f} Mpx/s, {duration(remaining)} left",
             err=True,
         )
 
 
 class _Bar:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: rich_progress.Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("opening", total=None, rate=0.0)
 
@@ -99,8 +80,8 @@ class _Rate(ProgressColumn):
         return Text(f"{task.fields['rate']:.2f} Mpx/s")
 
 
-def _bar() -> Progress:
-    return Progress(
+def _bar() -> rich_progress.Progress:
+    return rich_progress.Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -112,7 +93,8 @@ def _bar() -> Progress:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -11,23 +11,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
 CRASHED = 70
 _SUPERVISED = "WSI_IHC_SUPERVISED"
+# -P: a folder named wsi_ihc where the user happens to stand is not the package.
+_COMMAND = (sys.executable, "-P", "-m", "wsi_ihc")
 _PR_SET_PDEATHSIG = 1
 
 
-def run_supervised(arguments: list[str], run: Callable[[list[str]], int]) -> int:
-    """Calls ``run(arguments)`` in a child process and returns its exit code; 70 when a signal ended it."""
+def run_supervised(
+    arguments: list[str], run: Callable[[list[str]], int], command: Sequence[str] = _COMMAND
+) -> int:
+    """Calls ``run(arguments)`` in a child process and returns its exit code; 70 when a signal ended it.
+
+    ``command`` is what starts the child: this program again, which then finds itself supervised.
+    """
     if os.name != "posix" or os.environ.get(_SUPERVISED) == str(os.getppid()):
         _die_with_parent()
         return run(arguments)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "wsi_ihc", *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())}
-    )
+    child = subprocess.Popen([*command, *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())})
     # The terminal sends Ctrl-C to both processes; only the child, which knows what to save, answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))

@@ -103,21 +103,24 @@ def sidecar_path(output: Path) -> Path:
     return output.with_name(_TIFF_SUFFIX.sub("", output.name) + ".json")
 
 
-def write_sidecar(output: Path, provenance: Provenance, run: Mapping[str, Any], *, path: Path | None = None) -> Path:
-    """Writes ``OUT.json`` beside a finished output: provenance, the file's sha256 and size, and what changes from
-    run to run (``run``: timings, peak memory, host).
+def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *, output: Path | None = None) -> Path:
+    """Writes ``OUT.json`` beside the ``output`` that the finished ``file`` is or will be.
+
+    It holds the provenance, the file's sha256 and size, and what changes from run to run (``run``: timings, peak
+    memory, host).
 
     Raises:
         StorageError: it cannot be written.
     """
-    path = path or sidecar_path(output)
+    output = output or file
+    path = sidecar_path(output)
     temporary = path.with_name(path.name + ".part")
     try:
-        with output.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with file.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         content = {
             "provenance": provenance.model_dump(mode="json", exclude_none=True),
-            "file": {"name": output.name, "bytes": output.stat().st_size, "sha256": sha256},
+            "file": {"name": output.name, "bytes": file.stat().st_size, "sha256": sha256},
             "run": dict(run),
         }
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,86 @@
+"""``wsi-ihc convert``: one slide in, one virtual IHC pyramid out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_settings
+from wsi_ihc.cli.progress import conversion_progress, duration
+
+if TYPE_CHECKING:
+    from wsi_ihc.convert import ConversionEstimate, ConversionReport
+
+
+@click.command()
+@click.argument("slide", type=SLIDE)
+@click.option("-o", "--output", type=OUTPUT, metavar="OUT.ome.tiff", help="By default SLIDE_ihc.ome.tiff in this folder.")
+@conversion_options
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Also what reader, level and settings were chosen, and why.")
+def convert(
+    slide: Path, output: Path | None, overwrite: bool, dry_run: bool, quiet: bool, verbose: bool, **values: Any
+) -> None:
+    """Stain the H&E slide SLIDE and write the virtual IHC pyramid, ready for QuPath.
+
+    A run that was cut off continues when the same command is given again.
+
+    \b
+    wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
+    wsi-ihc convert slide.svs --generator mymodel --device cuda --dry-run
+    """
+    settings = conversion_settings(values)
+    _log_to_terminal(quiet, verbose)
+    from wsi_ihc.convert import convert_slide, estimate_conversion
+    from wsi_ihc.generators import tune_allocator
+
+    tune_allocator()
+    with conversion_progress(quiet) as progress:
+        if dry_run:
+            estimate = estimate_conversion(slide, settings, progress=progress)
+        else:
+            target = output or Path(f"{slide.name.split('.')[0]}_ihc.ome.tiff")
+            report = convert_slide(slide, target, settings, overwrite=overwrite, progress=progress)
+    if dry_run:
+        _show_estimate(estimate)
+    elif not quiet:
+        _show_report(report)
+
+
+def _log_to_terminal(quiet: bool, verbose: bool) -> None:
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR)
+    logging.getLogger("wsi_ihc").setLevel(level)
+
+
+def _show_estimate(estimate: ConversionEstimate) -> None:
+    plan, made = estimate.plan, estimate.provenance
+    rows = {
+        "working plane": f"{plan.size.width} x {plan.size.height} px at {made.mpp:.4g} um/px (level {made.level}, {made.reader})",
+        "tissue": f"{plan.tissue_fraction:.1%}",
+        "blocks": f"{plan.blocks} of {len(plan.grid)}, {plan.grid.core_px} px and {plan.grid.halo_px} px halo",
+        "generator": f"{made.generator}, normalisation {made.normalisation}, {made.precision} on {made.device}",
+        "memory": f"{estimate.peak_memory_mb:.0f} MB" if estimate.peak_memory_mb else "not known on this system",
+        "output": f"about {plan.output_bytes / 1e6:.0f} MB",
+        "time": f"about {duration(estimate.seconds)}",
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:<14} {value}")
+    for notice in estimate.notices:
+        click.echo(f"{'note':<14} {notice}")
+
+
+def _show_report(report: ConversionReport) -> None:
+    made, seconds = report.provenance, report.run.get("seconds", {})
+    size = report.output.stat().st_size
+    click.echo(
+        f"{report.output}: {report.plan.size.width} x {report.plan.size.height} px at {made.mpp:.4g} um/px, "
+        f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "
+        f"{duration(sum(seconds.get(stage, 0.0) for stage in ('prepare', 'stain', 'write', 'check')))}"
+    )
+    click.echo("Research use only: a synthetic image, not a stain.")

@@ -1,0 +1,29 @@
+"""``wsi-ihc weights export``: the generator of a run as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("-o", "--output", required=True, metavar="NAME|FILE", help="A name to install it under, or a file to write.")
+@click.option("--last", is_flag=True, help="The generator of the last checkpoint instead of the best validated one.")
+@click.option("--half", is_flag=True, help="Weights in float16: half the size; the numbers change by under a grey level.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
+def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> None:
+    """Turn the averaged generator of RUN into a bundle with its card, ready for convert --generator."""
+    from wsi_ihc.generators import user_bundle_folder
+    from wsi_ihc.generators.bundle import SUFFIX
+    from wsi_ihc.training.export import export_run
+
+    path = Path(output)
+    if path.suffix != SUFFIX:
+        installed = path.name == output
+        path = user_bundle_folder() / f"{output}{SUFFIX}" if installed else path.with_name(path.name + SUFFIX)
+    bundle = export_run(run, path, name=path.stem, last=last, half=half, overwrite=overwrite)
+    parameters = sum(tensor.numel() for tensor in bundle.state.values())
+    click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if path.parent == user_bundle_folder() else path}")

@@ -1,0 +1,89 @@
+"""Who runs the batches: a serial loop, the reference that tests compare with, or dask.distributed.
+
+Both take a job and the batches that are to be done, and yield a report per batch as they end, in any order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+
+from dask.distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
+
+from wsi_ihc.errors import SettingsError
+from wsi_ihc.plan import Batch
+from wsi_ihc.staining import BatchReport, Staining, StainingJob
+
+_PLUGIN = "wsi-ihc-staining"
+_IN_FLIGHT_PER_THREAD = 2
+"""Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
+
+
+def run_serial(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+    """One batch after the other in this thread."""
+    with closing(Staining.open(job)) as staining:
+        yield from map(staining.stain, batches)
+
+
+def run_dask(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+    """On the cluster that ``job.settings.compute`` names: by default threads of this process.
+
+    At most two tasks a thread are in flight, so a slide of any size is never a queue of its own size.
+    """
+    with _client(job) as client:
+        client.register_plugin(_StainingPlugin(job))
+        waiting = iter(batches)
+        limit = _IN_FLIGHT_PER_THREAD * max(1, sum(client.nthreads().values()))
+        running = as_completed(client.submit(_stain_on_worker, batch, pure=False) for batch in islice(waiting, limit))
+        for future in running:
+            yield future.result()
+            for batch in islice(waiting, 1):
+                running.add(client.submit(_stain_on_worker, batch, pure=False))
+
+
+class _StainingPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Opens the slide and loads the generator once in every worker, also in one that joins late."""
+
+    name = _PLUGIN
+
+    def __init__(self, job: StainingJob) -> None:
+        self._job = job
+
+    def setup(self, worker: Worker) -> None:
+        self.staining = Staining.open(self._job)
+
+    def teardown(self, worker: Worker) -> None:
+        self.staining.close()
+
+
+def _stain_on_worker(batch: Batch) -> BatchReport:
+    report: BatchReport = get_worker().plugins[_PLUGIN].staining.stain(batch)
+    return report
+
+
+@contextmanager
+def _client(job: StainingJob) -> Generator[Client]:
+    address = job.settings.compute.scheduler
+    # A failed task comes back as its exception; distributed's own report of it is a traceback in the user's terminal.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if address is None:
+        threads = job.settings.compute.threads or default_threads()
+        with Client(
+            processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None, memory_limit=0
+        ) as client:
+            yield client
+        return
+    try:
+        client = Client(address, timeout="20s")
+    except (OSError, TimeoutError) as error:
+        raise SettingsError(f"no dask scheduler answers at {address} ({error}); is it running, and reachable?") from None
+    with client:
+        yield client
+
+
+def default_threads() -> int:
+    """Two threads feed the device while it works, and more where there are cores to decode and encode on."""
+    return max(3, min(8, (os.cpu_count() or 2) + 1))
