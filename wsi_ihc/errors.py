@@ -14,7 +14,8 @@ would expect to catch.
     ├── StorageError (OSError)       5   the disk: full, read-only, vanished; the store stays resumable
     ├── OutputError                  6   an output that exists, is locked, or failed verification
     ├── DeviceError (RuntimeError)   7   a device that is missing or out of memory at batch one
-    └── DataSetError (ValueError)    8   training or evaluation data that cannot be used
+    ├── DataSetError (ValueError)    8   training or evaluation data that cannot be used
+    └── TrainingError (ArithmeticError) 9   a training that has diverged; its last good checkpoint is kept
 """
 
 
@@ -76,3 +77,9 @@ class DataSetError(WsiIhcError, ValueError):
     """Training or evaluation data that cannot be used."""
 
     exit_code = 8
+
+
+class TrainingError(WsiIhcError, ArithmeticError):
+    """A training whose losses or weights are no longer numbers; the last good checkpoint is kept."""
+
+    exit_code = 9

@@ -1,0 +1,73 @@
+"""Random changes of a pair, drawn from the generator that is handed in: the same draw gives the same crop."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from wsi_ihc.training.config import AugmentationSettings
+from wsi_ihc.training.examples import Image
+from wsi_ihc.training.restain import EOSIN, HAEMATOXYLIN
+
+
+def crop_pair(he: Image, ihc: Image, side: int, zoom: float, random: np.random.Generator) -> tuple[Image, Image]:
+    """The same random square of both, ``side`` working pixels after zooming. Both images are at least that large."""
+    height, width = he.shape[:2]
+    factor = random.uniform(1 - zoom, 1 + zoom) if zoom else 1.0
+    window = min(round(side / factor), height, width)
+    top = int(random.integers(height - window + 1))
+    left = int(random.integers(width - window + 1))
+    rows, columns = slice(top, top + window), slice(left, left + window)
+    he, ihc = he[rows, columns], ihc[rows, columns]
+    if window == side:
+        return he, ihc
+    interpolation = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
+    return cv2.resize(he, (side, side), interpolation=interpolation), cv2.resize(
+        ihc, (side, side), interpolation=interpolation
+    )
+
+
+def augment_pair(
+    he: Image, ihc: Image, settings: AugmentationSettings, random: np.random.Generator
+) -> tuple[Image, Image]:
+    """Mirror and turn both alike, then change stain and light of the H&E alone. Square images of one size."""
+    if settings.flip and random.random() < 0.5:
+        he, ihc = he[:, ::-1], ihc[:, ::-1]
+    if settings.turn:
+        quarters = int(random.integers(4))
+        he, ihc = np.rot90(he, quarters), np.rot90(ihc, quarters)
+    if settings.stain or settings.light:
+        he = jitter_stain(he, settings.stain, settings.light, random)
+    return np.ascontiguousarray(he), np.ascontiguousarray(ihc)
+
+
+def jitter_stain(he: Image, stain: float, light: float, random: np.random.Generator) -> Image:
+    """H&E as another laboratory and scanner would give it.
+
+    Works on optical densities, where stains add up (Beer-Lambert; the idea is Tellez et al. 2018, arXiv 1808.05896): the
+    densities of haematoxylin and eosin are scaled apart, what neither explains is kept. White glass stays white but
+    for the light.
+    """
+    haematoxylin, eosin = random.uniform(1 - stain, 1 + stain, 2)
+    gain = random.uniform(1 - light, 1, 3)
+    stains = np.stack([HAEMATOXYLIN, EOSIN])
+    # density @ change = density + (amounts of both stains) * (factor - 1) * (their colours)
+    change = np.eye(3) + np.linalg.pinv(stains) @ np.diag([haematoxylin - 1, eosin - 1]) @ stains
+    density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)[he]
+    shifted = density @ change.astype(np.float32)
+    return np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
+
+
+def match_brightness(ihc: Image, brightness: float) -> Image:
+    """The image with its mean grey value brought to ``brightness`` (0 to 255) by a gamma: black and white stay where they are."""
+    mean = float(ihc.mean())
+    if not 1 < mean < 254 or not 1 < brightness < 254:
+        return ihc
+    exponent = np.log(brightness / 255) / np.log(mean / 255)
+    # One step of a fixed point: the mean of powers is not the power of the mean.
+    for _ in range(3):
+        table = 255 * (np.arange(256) / 255) ** exponent
+        seen = float(table[ihc].mean())
+        exponent *= np.log(brightness / 255) / np.log(seen / 255)
+    table = np.clip(255 * (np.arange(256) / 255) ** exponent, 0, 255).round().astype(np.uint8)
+    return table[ihc]

@@ -1,0 +1,175 @@
+"""A look at every pair before the first step, because a bad pair trains as diligently as a good one.
+
+Pairs that cannot be used (no partner, unreadable, sizes differ, smaller than the crop) are left out; pairs that look odd
+(blank, or nowhere alike) are used and named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import DataSetError, WsiIhcError
+from wsi_ihc.training.examples import Example, Image
+from wsi_ihc.training.restain import HAEMATOXYLIN
+from wsi_ihc.training.sources import Source
+
+Kind = Literal["missing partner", "unreadable", "sizes differ", "too small", "blank", "doubtful alignment"]
+
+LEFT_OUT: tuple[Kind, ...] = ("missing partner", "unreadable", "sizes differ", "too small")
+
+_BLANK_SPREAD = 0.02
+"""Standard deviation of the optical density of an image of nothing: glass, or one flat colour. Tissue has 0.1 and more."""
+_SHIFT_SIDE = 256
+_DOUBTFUL_PEAK = 0.05
+_DOUBTFUL_SHIFT = 0.10
+_SAMPLE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is odd about one pair."""
+
+    kind: Kind
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What the check saw."""
+
+    pairs: int
+    looked_at: int
+    levels: dict[str, int]
+    """Training and validation pairs of each HER2 level that names state."""
+    problems: tuple[Problem, ...]
+
+    def lines(self, most: int = 5) -> list[str]:
+        """The report for people: totals, then each kind of problem with its first few names."""
+        levels = ", ".join(f"{level}: {count}" for level, count in sorted(self.levels.items()))
+        text = [f"{self.pairs} pairs, {self.looked_at} opened" + (f"; HER2 levels {levels}" if levels else "")]
+        for kind, count in Counter(problem.kind for problem in self.problems).items():
+            fate = "left out" if kind in LEFT_OUT else "used, but look at them"
+            text.append(f"{kind}: {count} ({fate})")
+            of_kind = [problem for problem in self.problems if problem.kind == kind]
+            text += [f"  {problem.name}: {problem.detail}" for problem in of_kind[:most]]
+            if count > most:
+                text.append(f"  and {count - most} more")
+        return text
+
+
+def check_sources(
+    sources: Sequence[Source],
+    *,
+    crop_px: int,
+    depth: Literal["full", "sample", "off"] = "full",
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[list[Source], CheckReport]:
+    """The sources without their unusable pairs, and the report. ``advance`` is called after each pair looked at.
+
+    Raises:
+        DataSetError: when a source has no usable training pair left.
+    """
+    every = [(source, example) for source in sources for example in (*source.train, *source.validation)]
+    stride = 1 if depth == "full" else max(1, len(every) // _SAMPLE)
+    chosen = [] if depth == "off" else every[::stride]
+
+    def look(item: tuple[Source, Example]) -> Problem | None:
+        problem = check_example(item[1], f"{item[0].name}/{item[1].name}", crop_px)
+        advance()
+        return problem
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(look, chosen))
+    bad = {
+        id(example)
+        for (_, example), problem in zip(chosen, found, strict=True)
+        if problem is not None and problem.kind in LEFT_OUT
+    }
+    alone = [
+        Problem("missing partner", str(file), "no image of that name on the other side")
+        for s in sources
+        for file in s.unpaired
+    ]
+    levels = Counter(example.level for _, example in every if example.level)
+    report = CheckReport(len(every), len(chosen), dict(levels), (*alone, *(p for p in found if p is not None)))
+    return [_without(source, bad, report) for source in sources], report
+
+
+def _without(source: Source, bad: set[int], report: CheckReport) -> Source:
+    train = [example for example in source.train if id(example) not in bad]
+    if not train:
+        first = next(problem for problem in report.problems if problem.kind in LEFT_OUT)
+        raise DataSetError(
+            f"source {source.name!r} has no usable pair; the first, {first.name}: {first.kind}, {first.detail}"
+        )
+    return replace(source, train=train, validation=[example for example in source.validation if id(example) not in bad])
+
+
+def check_example(example: Example, name: str, crop_px: int) -> Problem | None:
+    """The first thing that is wrong with an example, if any."""
+    try:
+        he, ihc = example.read()
+    except WsiIhcError as error:
+        kind: Kind = "sizes differ" if "but its H&E" in str(error) else "unreadable"
+        return Problem(kind, name, str(error))
+    if he.shape != ihc.shape:
+        return Problem("sizes differ", name, f"H&E {_size(he)}, IHC {_size(ihc)}")
+    if min(he.shape[:2]) < crop_px:
+        return Problem("too small", name, f"{_size(he)}, the crop is {crop_px} px; set data.crop_px lower")
+    for side, image in (("H&E", he), ("IHC", ihc)):
+        if float(optical_density(image[::4, ::4]).std()) < _BLANK_SPREAD:
+            return Problem("blank", name, f"the {side} image shows next to nothing")
+    shift = misalignment(he, ihc)
+    if shift.doubtful:
+        return Problem("doubtful alignment", name, f"peak {shift.peak:.3f} at ({shift.down:.0f}, {shift.right:.0f}) px")
+    return None
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} px"
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Where one image of a pair seems to lie against the other, pixels, and how clearly (peak of the correlation, 0 to 1)."""
+
+    down: float
+    right: float
+    peak: float
+    side: int
+
+    @property
+    def doubtful(self) -> bool:
+        """Nowhere alike, or alike only far away."""
+        return self.peak < _DOUBTFUL_PEAK or max(abs(self.down), abs(self.right)) > _DOUBTFUL_SHIFT * self.side
+
+
+def misalignment(he: Image, ihc: Image) -> Shift:
+    """Phase correlation of the two nuclear stains (haematoxylin is in both), at 256 pixels a side."""
+    side = min(he.shape[:2])
+    top, left = (he.shape[0] - side) // 2, (he.shape[1] - side) // 2
+    fields = []
+    for image in (he, ihc):
+        square = np.ascontiguousarray(image[top : top + side, left : left + side])
+        small = cv2.resize(square, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
+        fields.append(cv2.GaussianBlur(optical_density(small) @ HAEMATOXYLIN, (0, 0), 1.5).astype(np.float32))
+    window = cv2.createHanningWindow((_SHIFT_SIDE, _SHIFT_SIDE), cv2.CV_32F)
+    (right, down), peak = cv2.phaseCorrelate(fields[0], fields[1], window)
+    factor = side / _SHIFT_SIDE
+    return Shift(down * factor, right * factor, float(peak), side)
+
+
+def optical_density(image: Image) -> NDArray[np.float32]:
+    """``-ln`` of the light that comes through, per channel."""
+    density: NDArray[np.float32] = -np.log((image.astype(np.float32) + 1) / 256)
+    return density

@@ -1,0 +1,260 @@
+"""Every setting of a training: its default, its unit and why. YAML holds what differs, ``--set`` comes last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from wsi_ihc.config import Settings, load_settings
+from wsi_ihc.errors import SettingsError
+from wsi_ihc.generators.networks import Architecture
+
+Layout = Literal["images", "slides", "he_only", "phantom"]
+
+
+class SourceSettings(Settings):
+    """One place where pairs come from."""
+
+    layout: Layout = "images"
+    """``images``: BCI's folders, two parallel folders, trainA and trainB, or side-by-side images; ``slides``: pairs of aligned
+    slides; ``he_only``: H&E whose target is made by stain separation; ``phantom``: drawn."""
+    path: str = "."
+    """Relative to ``--data``, or absolute."""
+    he: str | None = None
+    """Folder of the H&E below ``path`` where its name is unusual; for ``slides``, a folder (HE) or one slide."""
+    ihc: str | None = None
+    """Folder of the IHC, with the same file names; for ``slides``, a folder (IHC) or one slide."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the draws, relative to the other sources."""
+    mpp: float | None = Field(default=None, ge=0.05, le=20)
+    """Resolution of these images, um/px; they are resampled to the training's ``mpp`` when it differs by over 10 %."""
+    required: bool = True
+    """Whether a missing folder is an error; otherwise the others take its share."""
+    brown: bool = True
+    """``he_only``: whether membranes of what looks like epithelium are made brown, or nothing is."""
+    window_px: int = Field(default=1024, ge=64)
+    """``slides``: side of a window, working pixels."""
+    min_tissue: float = Field(default=0.5, ge=0, le=1)
+    """``slides``: share of tissue below which a window is left out."""
+    count: int = Field(default=32, ge=1)
+    """``phantom``: fields to draw."""
+    size_px: int = Field(default=256, ge=64)
+    """``phantom``: side of a field."""
+    seed: int = Field(default=0, ge=0)
+    """``phantom``: the same seed draws the same fields."""
+
+
+class DataSettings(Settings):
+    """What is learnt from, and how it reaches the device."""
+
+    root: Path | None = None
+    """Folder of the data set; ``--data`` sets it."""
+    sources: dict[str, SourceSettings] = Field(default_factory=lambda: {"pairs": SourceSettings()}, min_length=1)
+    """By name, mixed by weight."""
+    crop_px: int = Field(default=512, ge=32, multiple_of=4)
+    """Side of a random crop. Pairs smaller than it are left out by the check."""
+    batch_size: int = Field(default=2, ge=1)
+    """Pairs in a step, on each device. A short last batch of an epoch is dropped."""
+    epoch_pairs: int | None = Field(default=None, ge=1)
+    """Draws in an epoch; by default as many as there are pairs."""
+    validation_pairs: int = Field(default=32, ge=0)
+    """Held out of training where the data has no ``val`` folder, at most a tenth. The test folder is never touched."""
+    validation_px: int = Field(default=512, ge=32, multiple_of=4)
+    """Side of the centre crop that validation looks at."""
+    check: Literal["full", "sample", "off"] = "full"
+    """``full`` opens every pair before the first step, ``sample`` 128 of them."""
+    cache_mb: int = Field(default=4096, ge=0)
+    """Memory for decoded pairs. What fits is decoded once; the rest again at every draw."""
+    workers: int = Field(default=0, ge=0)
+    """Threads that read and augment; 0 takes one per core, two at least and sixteen at most."""
+    prefetch: int = Field(default=4, ge=1)
+    """Batches made ahead of the device."""
+
+
+class AugmentationSettings(Settings):
+    """Random changes that leave a pair a pair. Only the stain and light of the H&E differ from its partner's."""
+
+    flip: bool = True
+    """Mirror left to right."""
+    turn: bool = True
+    """Turn by a random multiple of a right angle."""
+    zoom: float = Field(default=0.0, ge=0, le=0.5)
+    """Scale both sides by a factor in [1 - zoom, 1 + zoom]."""
+    stain: float = Field(default=0.0, ge=0, le=0.8)
+    """Scale the optical density of haematoxylin and of eosin by independent factors in [1 - stain, 1 + stain]."""
+    light: float = Field(default=0.0, ge=0, le=0.3)
+    """Scale red, green and blue by factors in [1 - light, 1]: the lamp and white balance of other scanners."""
+    brightness: Literal["none", "he", "mean"] = "none"
+    """Bring each target to the brightness of its H&E, or all targets to their mean: exposures that differ between slides
+    are then not learnt as if they were stain. Rescues training on BCI; the generated images follow."""
+
+
+class DiscriminatorSettings(Settings):
+    """The 70x70 PatchGAN."""
+
+    base_channels: int = Field(default=64, ge=1)
+    """Channels after the first convolution ("ndf")."""
+    layers: int = Field(default=3, ge=1, le=5)
+    """Halvings; three see 70x70 pixels."""
+    norm: Literal["batch", "instance", "none"] = "batch"
+    """Normalisation of the inner layers."""
+    conditional: bool = True
+    """Whether it sees the H&E beside the IHC."""
+
+
+class LossSettings(Settings):
+    """Weights of the objective. A weight of 0 switches a term off."""
+
+    adversarial: Literal["bce", "lsgan"] = "bce"
+    """Cross entropy, or least squares (calmer)."""
+    adversarial_weight: float = Field(default=1.0, ge=0)
+    """0 trains without a discriminator."""
+    l1_weight: float = Field(default=25.0, ge=0)
+    """L1 at full size: 25 in pyramid pix2pix, 100 in pix2pix."""
+    octave_weights: tuple[float, ...] = (25.0, 25.0, 25.0)
+    """L1 at 1/2, 1/4, 1/8, …: as many octaves as there are weights."""
+    variance_weight: float = Field(default=0.0, ge=0)
+    """The variance penalty; it starts to matter between 10 and 100. Needs a batch of two or more."""
+    variance_estimator: Literal["biased", "unbiased"] = "unbiased"
+    """Divide by N or by N - 1."""
+    variance_over: Literal["ranks", "device"] = "ranks"
+    """Over the batches of all processes joined, or over each device's own."""
+
+    @field_validator("octave_weights")
+    @classmethod
+    def _no_negative_weight(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(weight < 0 for weight in value):
+            raise ValueError("expected weights of at least 0")
+        return value
+
+
+class OptimiserSettings(Settings):
+    """Adam, for both networks."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the generator."""
+    discriminator_learning_rate: float | None = Field(default=None, gt=0)
+    """Of the discriminator; the same by default."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """A first moment of 0.5 is what keeps this kind of GAN from swinging."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Longest gradient of either network's step; off by default, as published."""
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Of the averaged generator, the one that is validated and exported; early steps average over fewer."""
+
+
+class ScheduleSettings(Settings):
+    """How long, and how the learning rate falls: constant, then linearly to zero, step by step."""
+
+    unit: Literal["epochs", "steps"] = "epochs"
+    """Of the two lengths below."""
+    constant: int = Field(default=100, ge=0)
+    """Length at full learning rate."""
+    decay: int = Field(default=100, ge=0)
+    """Length of the fall."""
+
+
+class ComputeSettings(Settings):
+    """Where and how it is computed. May change on resume."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``; under torchrun each process takes the GPU of its local rank."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: bfloat16 where the processor multiplies it in hardware, else float32."""
+    channels_last: bool = True
+    """Memory layout that convolutions are fastest in."""
+    compile: bool = False
+    """Compile both networks: minutes at the start, a third faster after."""
+
+
+class RunSettings(Settings):
+    """What is written, and when. All in steps."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of weights, draws, augmentation and dropout. The same seed on the same machine gives the same run."""
+    log_every: int = Field(default=20, ge=1)
+    """Steps that one line of metrics averages."""
+    share_every: int = Field(default=100, ge=1)
+    """Between measurements of each term's share of the gradient."""
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Between checkpoints: what a killed run loses at most."""
+    validate_every: int = Field(default=1000, ge=1)
+    """Between validations."""
+    strips: int = Field(default=4, ge=0)
+    """Validation pairs shown beside what was generated."""
+    best_by: Literal["l1", "pyramid"] = "pyramid"
+    """Validation measure of the best generator. ``pyramid``, a mean over octaves, forgives misaligned sections."""
+
+
+class CardSettings(Settings):
+    """What the exported bundle says about itself."""
+
+    stain: str = "HER2"
+    """What the target shows."""
+    training_data: str = "not stated"
+    """Where the pairs came from."""
+    licence: str = "not stated"
+    """Of the weights, as far as the data's licence allows one."""
+    description: str = ""
+    """What it is and is not, in a sentence."""
+
+
+class TrainingSettings(Settings):
+    """All of it."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the bundle that comes out."""
+    mpp: float | None = Field(default=None, ge=0.05, le=20)
+    """Resolution of the training pixels, um/px: convert works at it."""
+    network: Architecture = Architecture(kind="resnet")
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    data: DataSettings = DataSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    losses: LossSettings = LossSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    compute: ComputeSettings = ComputeSettings()
+    run: RunSettings = RunSettings()
+    card: CardSettings = CardSettings()
+
+
+def load_training_settings(
+    file: Path | None, *, data: Path | None = None, assignments: tuple[str, ...] = (), ranks: int = 1
+) -> TrainingSettings:
+    """The settings of ``file`` with ``--data`` and ``--set`` applied, checked for what cannot be together.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    overrides = {} if data is None else {"data.root": str(data)}
+    settings = load_settings(TrainingSettings, file, overrides, assignments)
+    _refuse_impossible(settings, ranks)
+    return settings
+
+
+def _refuse_impossible(settings: TrainingSettings, ranks: int) -> None:
+    losses, batch = settings.losses, settings.data.batch_size
+    seen = batch * ranks if losses.variance_over == "ranks" else batch
+    if losses.variance_weight and seen < 2:
+        raise SettingsError(
+            f"data.batch_size: {batch}, but the variance penalty compares images of a batch and needs two or more; "
+            "set data.batch_size=2 or losses.variance_weight=0"
+        )
+    if not (losses.adversarial_weight or losses.l1_weight or any(losses.octave_weights) or losses.variance_weight):
+        raise SettingsError("losses: every weight is 0, so there is nothing to learn from")
+    if settings.network.kind not in ("resnet", "unet"):
+        raise SettingsError(f"network.kind: {settings.network.kind} has no weights to train; choose resnet or unet")
+    align = 4 if settings.network.kind == "resnet" else 2**settings.network.downs
+    for key in ("crop_px", "validation_px"):
+        side = getattr(settings.data, key)
+        if side % align:
+            raise SettingsError(f"data.{key}: {side} is no multiple of {align}, which {settings.network.label} needs")
+    smallest = 2 ** len(losses.octave_weights)
+    if settings.data.crop_px < 2 * smallest:
+        raise SettingsError(
+            f"data.crop_px: {settings.data.crop_px} is too small for {len(losses.octave_weights)} octaves"
+        )
+    if not settings.schedule.constant + settings.schedule.decay:
+        raise SettingsError("schedule: constant and decay are both 0, so there is no step to take")

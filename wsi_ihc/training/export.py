@@ -1,0 +1,81 @@
+"""From a run to a bundle: the averaged generator with a card that says what it was trained on, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsi_ihc.errors import OutputError
+from wsi_ihc.generators import Bundle, GeneratorCard, load_bundle, save_bundle
+from wsi_ihc.training.config import LossSettings, TrainingSettings
+from wsi_ihc.training.run_folder import RunFolder, read_run
+
+
+def save_average(run: RunFolder, settings: TrainingSettings, data_digest: str, average: nn.Module, step: int) -> Bundle:
+    """Write the averaged generator as the run's bundle, over the previous one."""
+    card = generator_card(settings, data_digest, step)
+    return save_bundle(run.bundle(settings.name), card, average.state_dict(), overwrite=True)
+
+
+def export_run(
+    run: Path, to: Path, *, name: str | None = None, last: bool = False, half: bool = False, overwrite: bool = False
+) -> Bundle:
+    """Write the best averaged generator of a run (or the ``last`` one) as a bundle at ``to``, in float16 if ``half``.
+
+    Raises:
+        OutputError: if the folder holds no run, or no generator yet.
+    """
+    settings, record = read_run(run)
+    folder = RunFolder(run)
+    if last:
+        if not folder.checkpoint.is_file():
+            raise OutputError(f"{run}: no checkpoint yet; let the training run longer")
+        saved: dict[str, Any] = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
+        card = generator_card(settings, record["data_digest"], saved["step"])
+        state: dict[str, Tensor] = saved["average"]
+    else:
+        if not folder.bundle(settings.name).is_file():
+            raise OutputError(f"{run}: no validated generator yet; let the training run longer, or take --last")
+        best = load_bundle(folder.bundle(settings.name))
+        card, state = best.card, dict(best.state)
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    return save_bundle(to, card.model_copy(update={"name": name or settings.name}), state, overwrite=overwrite)
+
+
+def generator_card(settings: TrainingSettings, data_digest: str, step: int) -> GeneratorCard:
+    """The model card of a generator trained with these settings for ``step`` steps."""
+    digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    return GeneratorCard(
+        name=settings.name,
+        architecture=settings.network,
+        mpp=settings.mpp,
+        stain=settings.card.stain,
+        training_data=f"{settings.card.training_data} (digest {data_digest[:16]})",
+        licence=settings.card.licence,
+        description=settings.card.description,
+        sources=(
+            f"wsi-ihc train, {step} steps of {settings.data.batch_size} crops of {settings.data.crop_px} px",
+            f"losses: {describe_losses(settings.losses)}",
+            f"settings sha256 {digest}, seed {settings.run.seed}",
+        ),
+    )
+
+
+def describe_losses(losses: LossSettings) -> str:
+    """The objective in one line, for example ``1 bce + 25 L1 + pyramid (25, 25, 25) + 10 variance``."""
+    terms = []
+    if losses.adversarial_weight:
+        terms.append(f"{losses.adversarial_weight:g} {losses.adversarial}")
+    if losses.l1_weight:
+        terms.append(f"{losses.l1_weight:g} L1")
+    if any(losses.octave_weights):
+        terms.append(f"pyramid ({', '.join(f'{weight:g}' for weight in losses.octave_weights)})")
+    if losses.variance_weight:
+        terms.append(f"{losses.variance_weight:g} variance")
+    return " + ".join(terms)

@@ -1,0 +1,120 @@
+"""The losses of the paper and of its two baselines, each a pure function of tensors.
+
+Images are ``(n, c, height, width)`` in [-1, 1]; every function returns one scalar, a mean, so that weights do not
+depend on the size of the crop or of the batch.
+
+Sources: pix2pix, Isola et al. 2017 (arXiv 1611.07004); least squares, Mao et al. 2017 (arXiv 1611.04076);
+pyramid pix2pix, Liu et al. 2022 (arXiv 2204.11425); variance penalty, arXiv 2506.18371.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+Adversarial = Literal["bce", "lsgan"]
+Estimator = Literal["biased", "unbiased"]
+
+
+def adversarial(logits: Tensor, *, real: bool, kind: Adversarial = "bce") -> Tensor:
+    """How far the discriminator's ``logits`` are from calling every patch real (or generated).
+
+    ``bce`` is equation 1 of pix2pix in the non-saturating form that it trains with: the generator minimises
+    ``adversarial(D(x, G(x)), real=True)``. ``lsgan`` is equation 9 of Mao et al. with labels 0 and 1, without the half.
+    """
+    wanted = torch.full_like(logits, float(real))
+    match kind:
+        case "bce":
+            return F.binary_cross_entropy_with_logits(logits, wanted)
+        case "lsgan":
+            return F.mse_loss(logits, wanted)
+
+
+def l1(generated: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference: equation 3 of pix2pix."""
+    return (generated - target).abs().mean()
+
+
+def pyramid_l1(generated: Tensor, target: Tensor, weights: Sequence[float]) -> Tensor:
+    """``sum_i weights[i] * L1`` at octave ``i + 1``: the multi-scale loss of pyramid pix2pix, at 1/2, 1/4, …
+
+    The full-size term is ``l1``. Without weights the sum is zero.
+    """
+    total = generated.new_zeros(())
+    # The octave is linear, so the difference of two octaves is the octave of the difference: half the work.
+    difference = generated - target
+    for weight in weights:
+        difference = octave(difference)
+        total = total + weight * difference.abs().mean()
+    return total
+
+
+def octave(images: Tensor) -> Tensor:
+    """The next octave of a Gaussian pyramid: four 3x3 blurs of sigma 1, then every second row and column.
+
+    Borders are reflected without repeating the edge; ``(…, h, w)`` becomes ``(…, ceil(h / 2), ceil(w / 2))``. Blur and
+    subsampling are linear and separable, so a side is one small matrix and the whole octave two matrix products.
+    """
+    rows = _octave_matrix(images.shape[-2], images)
+    columns = _octave_matrix(images.shape[-1], images)
+    return rows @ images @ columns.T
+
+
+def _octave_matrix(side: int, like: Tensor) -> Tensor:
+    """``(ceil(side / 2), side)``: what an octave does to a column of ``side`` pixels."""
+    taps = torch.exp(-(torch.arange(-1, 2, dtype=torch.float64, device=like.device) ** 2) / 2)
+    taps = taps / taps.sum()
+    identity = torch.eye(side, dtype=torch.float64, device=like.device)
+    mirrored = F.pad(identity[None, None], (0, 0, 1, 1), mode="reflect")[0, 0]
+    blur = taps[0] * mirrored[:-2] + taps[1] * mirrored[1:-1] + taps[2] * mirrored[2:]
+    return torch.linalg.matrix_power(blur, 4)[::2].to(like.dtype)
+
+
+def variance(
+    generated: Tensor, target: Tensor, *, estimator: Estimator = "unbiased", over_ranks: bool = False
+) -> Tensor:
+    """``mean over (c, h, w) of |Var_n(target) - Var_n(generated)|``: the variance penalty of arXiv 2506.18371 (figure 4).
+
+    The variance runs over the batch, at each pixel and channel: a generator that answers every input with the same
+    picture pays for it. ``over_ranks`` joins the batches of all processes first, so that the penalty is that of
+    the whole batch however many devices share it; the gradient flows back through the exchange.
+
+    Raises:
+        ValueError: for a batch of one, whose variance says nothing.
+    """
+    if over_ranks and dist.is_initialized() and dist.get_world_size() > 1:
+        generated, target = gather(generated), gather(target)
+    if generated.shape[0] < 2:
+        raise ValueError("the variance over a batch needs at least two images")
+    correction = int(estimator == "unbiased")
+    spread = generated.var(dim=0, correction=correction)
+    return (target.var(dim=0, correction=correction) - spread).abs().mean()
+
+
+def gather(shard: Tensor) -> Tensor:
+    """All processes' ``(n, …)`` shards as one ``(ranks * n, …)`` tensor, differentiable."""
+    gathered: Tensor = _Gather.apply(shard)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """``all_gather`` whose gradient is the sum over processes of what each of them owes to this shard."""
+
+    @staticmethod
+    def forward(ctx: Any, shard: Tensor) -> Tensor:
+        ctx.count = shard.shape[0]
+        shards = [torch.empty_like(shard, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(shards, shard.contiguous())
+        return torch.cat(shards)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        owed = grad_outputs[0].contiguous().clone()
+        dist.all_reduce(owed)
+        first = dist.get_rank() * ctx.count
+        return owed[first : first + ctx.count]

@@ -1,0 +1,39 @@
+"""Pairs drawn on the spot: for trying things out, and for a training that needs no data at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_ihc.phantom import HER2_LEVELS, Her2, Look, draw_field
+from wsi_ihc.training.config import SourceSettings, TrainingSettings
+from wsi_ihc.training.examples import Example, Image
+
+_USUAL_MPP = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomExample:
+    """One field of the phantom, drawn anew at every read under a look that its seed chooses."""
+
+    name: str
+    level: Her2
+    seed: int
+    size_px: int
+    mpp: float
+
+    def read(self) -> tuple[Image, Image]:
+        look = Look.sample(np.random.default_rng(self.seed))
+        he, ihc = draw_field(self.seed, self.level, self.size_px, self.mpp, look)
+        return he, ihc
+
+
+def phantom_examples(source: SourceSettings, settings: TrainingSettings) -> list[Example]:
+    """``source.count`` fields, the HER2 levels in turn."""
+    first = source.seed * 1_000_003
+    mpp = settings.mpp or _USUAL_MPP
+    return [
+        PhantomExample(f"{first + number}", HER2_LEVELS[number % len(HER2_LEVELS)], first + number, source.size_px, mpp)
+        for number in range(source.count)
+    ]

@@ -1,0 +1,140 @@
+"""The folder of a run.
+
+run.json              resolved settings, versions, digest of the data, seed: enough to repeat it
+dataset.txt           what the check of the data set said
+metrics.jsonl         one line per logged step
+checkpoints/last.pt   everything, to resume from
+NAME.safetensors      the best averaged generator so far, a bundle for convert and evaluate
+samples/, tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.training.config import TrainingSettings
+
+# What may differ when a run goes on: it changes where and how fast, not what is computed.
+_FREE_SECTIONS = ("compute", "card")
+_FREE_KEYS = (
+    "data.root",
+    "data.workers",
+    "data.prefetch",
+    "data.cache_mb",
+    "data.check",
+    "run.log_every",
+    "run.strips",
+)
+
+
+class RunFolder:
+    """Paths of a run, and its identity."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoints" / "last.pt"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.tensorboard = path / "tensorboard"
+        self._identity = path / "run.json"
+
+    def bundle(self, name: str) -> Path:
+        """Where the best generator goes."""
+        return self.path / f"{name}.safetensors"
+
+    def begin(self, settings: TrainingSettings, digest: str, *, resume: bool) -> None:
+        """Claim the folder for this run, or make sure that it is this run's already.
+
+        Raises:
+            OutputError: if another run (or anything else) is in it, or there is nothing to resume.
+            SettingsError: if the settings differ from those it was started with.
+        """
+        if self._identity.is_file():
+            if not resume:
+                raise OutputError(
+                    f"{self.path}: holds another run; continue it with --resume, or choose another folder"
+                )
+            self._compare(settings, digest)
+            return
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise OutputError(f"{self.path}: not empty, and no run of ours; choose another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = {
+            "settings": settings.model_dump(mode="json"),
+            "data_digest": digest,
+            "versions": {name: version(name) for name in ("wsi-ihc", "torch", "numpy", "opencv-python-headless")},
+            "machine": {
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "threads": torch.get_num_threads(),
+            },
+        }
+        part = self._identity.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        part.replace(self._identity)
+
+    def write_check(self, lines: list[str]) -> None:
+        """Keep the report of the data-set check beside what was trained on it."""
+        (self.path / "dataset.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def _compare(self, settings: TrainingSettings, digest: str) -> None:
+        record = json.loads(self._identity.read_text(encoding="utf-8"))
+        before, now = _flat(record["settings"]), _flat(settings.model_dump(mode="json"))
+        for key in sorted(before.keys() | now.keys()):
+            if key in _FREE_KEYS or key.partition(".")[0] in _FREE_SECTIONS:
+                continue
+            if before.get(key) != now.get(key):
+                raise SettingsError(
+                    f"{key}: the run in {self.path} was started with {before.get(key)!r}, not {now.get(key)!r}; "
+                    "resume with the same settings, or start another run"
+                )
+        if record["data_digest"] != digest:
+            raise SettingsError(f"{self.path}: the data set has changed since the run was started; start another run")
+
+    def forget_after(self, step: int) -> None:
+        """Drop logged lines later than ``step``: the steps after the last checkpoint are taken again."""
+        if not self.metrics.is_file():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        part = self.metrics.with_suffix(".part")
+        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        part.replace(self.metrics)
+
+
+def read_run(path: Path) -> tuple[TrainingSettings, dict[str, Any]]:
+    """The settings of the run in a folder, and everything else that its ``run.json`` says.
+
+    Raises:
+        OutputError: if there is no run.
+    """
+    try:
+        record: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return TrainingSettings.model_validate(record["settings"]), record
+    except (OSError, ValueError, KeyError):
+        raise OutputError(f"{path}: no run of wsi-ihc train (no readable run.json)") from None
+
+
+def _step_of(line: str) -> float:
+    """A line cut short by a kill belongs to no step."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
