@@ -51,6 +51,14 @@ class TissueSettings(Settings):
     """Glass around tissue that is stained too, so that no edge of tissue is cut."""
     min_area_um2: float = Field(default=5000.0, ge=0)
     """Specks below this are dust: a disc 80 um across."""
+    closing_um: float = Field(default=40.0, ge=0, le=500)
+    """Gaps up to twice this are bridged: a fat cell is 50 to 100 um across, its membrane thinner than a pixel."""
+    max_hole_um2: float = Field(default=50_000.0, ge=0)
+    """Holes up to this belong to the tissue around them (fat, glands, small vessels): a disc 250 um across."""
+    ink_halo_um: float = Field(default=24.0, ge=0, le=500)
+    """Around a pen stroke, where its blurred edge has the colour of neither ink nor glass."""
+    ink_fringe_um: float = Field(default=80.0, ge=0, le=1000)
+    """Colour this near to ink does not start a piece of tissue: it may be the ink's own fringe."""
 
 
 class GeneratorSettings(Settings):

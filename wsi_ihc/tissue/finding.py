@@ -1,0 +1,80 @@
+"""The tissue of a slide, as the settings want it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.config import TissueSettings
+from wsi_ihc.geometry import Region
+from wsi_ihc.slides import SlideReader, SlideView
+from wsi_ihc.tissue.geojson import read_geojson
+from wsi_ihc.tissue.mask import TissueMask
+from wsi_ihc.tissue.segmentation import tissue_from_thumbnail
+from wsi_ihc.tissue.shapes import dilated
+
+logger = logging.getLogger(__name__)
+
+ASSUMED_MPP = 0.5
+"""Of a slide that states no pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
+MAX_THUMBNAIL_PX = 16_000_000
+"""A larger one is made coarser: a whole glass of 25 x 75 mm is then seen at 11 um/px, in about 0.6 GB."""
+STRIP_PX = 512
+
+
+def find_tissue(view: SlideView, settings: TissueSettings = TissueSettings()) -> TissueMask:
+    """The tissue on the plane of ``view``, ``margin_um`` of glass around it included.
+
+    A slide without tissue gives an empty mask. A GeoJSON file is taken as it was drawn, without margin.
+
+    Raises:
+        SettingsError: the GeoJSON file cannot be used.
+        UnreadableSlideError: pixels of the slide are damaged.
+    """
+    match settings.source:
+        case "none":
+            return TissueMask(np.ones((1, 1), bool), float(max(view.size)), view.size)
+        case "auto":
+            thumbnail = thumbnail_view(view.slide, settings.mpp)
+            pixels = read_thumbnail(thumbnail)
+            mpp = _mpp(view.slide) * thumbnail.scale
+            tissue = dilated(tissue_from_thumbnail(pixels, mpp, settings), settings.margin_um / mpp)
+            return TissueMask(tissue, thumbnail.scale / view.scale, view.size)
+        case path:
+            downsample = max(1.0, settings.mpp / (_mpp(view.slide) * view.scale))
+            return read_geojson(Path(path), size=view.size, scale=view.scale, downsample=downsample)
+
+
+def thumbnail_view(slide: SlideReader, mpp: float) -> SlideView:
+    """The whole slide at ``mpp`` um/px; coarser when that is too many pixels, level 0 when the slide is coarser."""
+    if slide.mpp is None:
+        logger.info("pixel size not known: tissue is looked for as if it were %g um/px", ASSUMED_MPP)
+    pixel, size = _mpp(slide), slide.levels[0].size
+    wanted = max(mpp, pixel * math.sqrt(size.height * size.width / MAX_THUMBNAIL_PX))
+    if wanted <= pixel:
+        return SlideView.at(slide, None)
+    if slide.mpp is not None:
+        return SlideView.at(slide, wanted)
+    scale = wanted / pixel
+    level = max(index for index, level in enumerate(slide.levels) if level.downsample <= scale)
+    factor = scale / slide.levels[level].downsample
+    reduced = type(size)(*(max(1, int(side / factor)) for side in slide.levels[level].size))
+    return SlideView(slide, reduced, None, scale, level, True)
+
+
+def read_thumbnail(view: SlideView) -> NDArray[np.uint8]:
+    """(height, width, 3) RGB of the whole of ``view``, read in strips so that only the result is large."""
+    height, width = view.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, STRIP_PX):
+        strip = Region(top, 0, min(STRIP_PX, height - top), width)
+        pixels[strip.slices] = view.read(strip)
+    return pixels
+
+
+def _mpp(slide: SlideReader) -> float:
+    return slide.mpp or ASSUMED_MPP

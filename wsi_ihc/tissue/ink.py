@@ -1,0 +1,49 @@
+"""Marker ink, printed crosses and black borders: densities that no tissue stain has."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.tissue.shapes import Mask, dilated, hysteresis, kept_pieces
+
+MIN_STROKE_UM = 100.0
+"""Less than a square of this side is a speck of pigment or a dark fold, not a stroke."""
+TEXTURE = 0.06
+"""Density, root mean square of what is finer than a cell nest: bare ink has half of this, ink over cells more."""
+TEXTURE_UM = 20.0
+"""Scale of texture, and of the neighbourhood in which it is measured: two cells."""
+
+
+def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], mpp: float) -> Mask:
+    """Pixels of ink and of blackness, from optical densities at ``mpp`` um/px.
+
+    Hematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
+    red at a sixth of green while taking most of blue, and none is neutral when dark.
+    """
+    darkest, palest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    blue_ink = (red - green > 0.2) & (green < 0.65 * red)
+    navy_ink = (red > 1.3) & (red > 1.02 * green) & (blue < 0.75 * red)
+    green_ink = (red - green > 0.15) & (blue >= 0.9 * green) & (red > blue)
+    black = (palest > 1.0) & (darkest - palest < 0.35 * darkest)
+    # Strokes fade at their edge into the pink of eosin: they are followed from where they are red without doubt.
+    reddish = (green > 0.8) & (blue > 0.6 * green) & (red < 0.2 * green)
+    red_ink = hysteresis(reddish, reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green))
+    return kept_pieces(
+        blue_ink | navy_ink | green_ink | black | red_ink,
+        lambda label, count: np.bincount(label.ravel(), minlength=count) >= (MIN_STROKE_UM / mpp) ** 2,
+    )
+
+
+def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:
+    """Where ``ink`` varies as finely as the cells below it do; grown to the edge of the stroke.
+
+    The edge itself is a step of density, which looks like texture: only the inside of a stroke is judged. What is
+    black all through shows nothing.
+    """
+    fine = density - cv2.GaussianBlur(density, (0, 0), max(1.0, TEXTURE_UM / mpp))
+    power = cv2.GaussianBlur(fine * fine, (0, 0), max(1.0, TEXTURE_UM / mpp))
+    reach = max(1.0, 1.5 * TEXTURE_UM / mpp)
+    inside = ~dilated(~ink, reach)
+    return dilated(inside & (power > TEXTURE**2), 2 * reach)
