@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 from wsidicom import WsiDicom
 
 from wsi_ihc.config import SlideSettings
@@ -37,7 +38,7 @@ class DicomReader:
                 self._slide = WsiDicom.open(files)
             levels = sorted(self._slide.pyramid, key=lambda level: level.level)
         except Exception as error:  # wsidicom's errors share no root with pydicom's
-            raise NotForThisReader(_one_line(error)) from error
+            raise NotForThisReader(_diagnosis(files[0]) or _one_line(error)) from error
         self._indices = [level.level for level in levels]
         self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
         pixel_size.check_plane(path, self.levels[0].size)
@@ -102,6 +103,19 @@ def _series_of(file: Path) -> str:
             return str(header.get("SeriesInstanceUID", file.name))
     except Exception:  # a damaged header raises anything; the readers will say what is wrong with it
         return file.name
+
+
+def _diagnosis(file: Path) -> str | None:
+    """What a header lacks that every whole-slide image has."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(file, specific_tags=["SOPClassUID", "ImageType"], stop_before_pixels=True)
+    except Exception:
+        return None
+    if header.get("SOPClassUID") != VLWholeSlideMicroscopyImageStorage:
+        return f"not a whole-slide image but {header.get('SOPClassUID', 'of no SOP class')}"
+    return None if header.get("ImageType") else "the header says nothing of the image's role, ImageType is missing"
 
 
 def is_dicom(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ IMAGE = (
     b"\xff\x4f\xff\x51",
     b"BM",
 )
+PRINTABLE = frozenset(string.printable.encode())
 
 
 def identify(path: Path) -> Kind:
@@ -58,4 +60,6 @@ def _no_slide(head: bytes) -> str | None:
         return "a text file of XML or JSON, not a slide"
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf")):
         return "a compressed archive; unpack it first"
+    if all(byte in PRINTABLE for byte in head) and not text.startswith(b"["):  # Hamamatsu's VMS begins with a [section]
+        return "a text file, not a slide"
     return None

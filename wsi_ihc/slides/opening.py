@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnsupportedSlideError
+from wsi_ihc.errors import SlideError, UnsupportedSlideError
+from wsi_ihc.geometry import Region
 from wsi_ihc.slides.identify import Kind, identify
 from wsi_ihc.slides.reader import NotForThisReader, SlideReader
 
@@ -35,12 +36,12 @@ def open_slide(path: str | Path, settings: SlideSettings = DEFAULTS) -> SlideRea
     for name in names:
         try:
             slide = _opened(name, path, settings)
-        except NotForThisReader as refusal:
-            refusals.append(f"{name}: {refusal}")
-        else:
             if refusals:
+                _prove(slide)
                 slide.notices = (*slide.notices, f"read with {name}, because others cannot ({'; '.join(refusals)})")
             return slide
+        except NotForThisReader as refusal:
+            refusals.append(f"{name}: {refusal}")
     raise UnsupportedSlideError(f"{path}: {_missing_folder(path) or 'cannot be read'} ({'; '.join(refusals)})")
 
 
@@ -57,7 +58,8 @@ def _readers(path: Path, kind: Kind) -> tuple[Name, ...]:
             from openslide import OpenSlide
 
             direct = OpenSlide.detect_format(path) in DIRECT_VENDORS
-            return ("tiff", "openslide", "tiffslide") if direct else ("openslide", "tiffslide")
+            # tiffslide decodes with the libraries that the direct way uses: where they fail it has nothing to add.
+            return ("tiff", "openslide") if direct else ("openslide", "tiffslide")
         case _:
             assert_never(kind)
 
@@ -87,6 +89,15 @@ def _opened(name: Name, path: Path, settings: SlideSettings) -> SlideReader:
             return open_image(path, settings)
         case _:
             assert_never(name)
+
+
+def _prove(slide: SlideReader) -> None:
+    """A second choice opens many a file of which it cannot read a pixel."""
+    try:
+        slide.read(Region(0, 0, 1, 1), len(slide.levels) - 1)
+    except SlideError as error:
+        slide.close()
+        raise NotForThisReader(str(error).removeprefix(f"{slide.path}: ")) from error
 
 
 def _missing_folder(path: Path) -> str | None:

@@ -22,7 +22,6 @@ from wsi_ihc.slides import pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
 from wsi_ihc.slides.reader import WHITE, NotForThisReader, pyramid
 
-
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 

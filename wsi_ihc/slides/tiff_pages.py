@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from tifffile import TiffFile, TiffPage
+from tifffile import TiffFile, TiffPage, TiffPages
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Size
@@ -13,13 +13,15 @@ from wsi_ihc.slides.pixel_size import check_plane
 from wsi_ihc.slides.reader import NotForThisReader
 
 JPEG = 7
-DIRECT = frozenset({1, 5, JPEG, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001})
-"""TIFF compressions: none, LZW, JPEG, deflate, PackBits, Adobe deflate, JPEG 2000 (Aperio YCC and RGB, plain),
-zstd, WebP. Old-style JPEG (6) is left to libtiff."""
+DIRECT = frozenset({1, 5, JPEG, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001, 50002, 52546})
+"""TIFF compressions: none, LZW, JPEG, deflate, PackBits, Adobe deflate, JPEG 2000 (Aperio YCC and RGB, plain), zstd,
+WebP, JPEG XL. Old-style JPEG (6) is left to libtiff."""
 RGB, YCBCR = 2, 6
 CONTIGUOUS = 1
 MACRO = 8
 """Bit of NewSubfileType by which Aperio marks the macro image."""
+MOST_PAGES = 200
+"""Of the main chain: levels, label, macro and thumbnail of a slide come first and are a dozen."""
 LARGEST_SEGMENT = 400_000_000
 """Pixels of a tile or strip, which is decoded whole."""
 
@@ -30,13 +32,13 @@ def level_pages(tiff: TiffFile) -> list[TiffPage]:
     The baseline is the largest tiled page, or the largest at all; a label, macro or thumbnail is never that. Its copies
     are its SubIFDs, or else pages of the main chain that have its shape, its layout and are smaller.
     """
-    pages = [page for page in tiff.pages if isinstance(page, TiffPage) and page.shaped[-3] * page.shaped[-2]]
+    pages = [page for page in _chain(tiff.pages) if page.imagelength * page.imagewidth]
     if not pages:
         return []
     tiled = [page for page in pages if page.is_tiled and not page.subfiletype & MACRO]
     baseline = max(tiled or pages, key=lambda page: page.imagelength * page.imagewidth)
     if baseline.subifds:
-        candidates = [page for page in baseline.pages or () if isinstance(page, TiffPage)]
+        candidates = _chain(baseline.pages)
     else:
         candidates = [page for page in pages if _is_reduced(page, baseline)]
     levels = [baseline]
@@ -44,6 +46,13 @@ def level_pages(tiff: TiffFile) -> list[TiffPage]:
         if _is_smaller(page, levels[-1]) and _same_field(page, baseline):
             levels.append(page)
     return levels
+
+
+def _chain(pages: TiffPages | None) -> list[TiffPage]:
+    """The first pages of a chain of IFDs."""
+    # Counting them first makes tifffile notice a chain that runs in a circle; plain iteration would not end.
+    found = [pages[index] for index in range(min(len(pages), MOST_PAGES))] if pages else []
+    return [page for page in found if isinstance(page, TiffPage)]
 
 
 def page_size(page: TiffPage) -> Size:
