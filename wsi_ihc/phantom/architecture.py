@@ -31,6 +31,10 @@ class Maps:
     """1 in ducts and lobules that are no tumour, else 0."""
     fat: Floats
     """Distance-like depth in fat."""
+    hyaline: Floats
+    """1 where collagen is glassy and shows no threads."""
+    looseness: Floats
+    """0 where collagen is dense, 1 where it is a loose web."""
     vessel: Floats
     """Distance to the inner wall of a vessel, positive in its lumen."""
     lymphocytes: Floats
@@ -60,13 +64,13 @@ def draw_maps(section: Section, grid: Grid) -> Maps:
     nests = _nests(seed, grid, zone, ducts)
     epithelium = signed_distance(np.maximum(nests, ducts.epithelium) > 0, grid)
     lumen = signed_distance((ducts.lumen > 0) | (_slits(seed, grid) & (epithelium > 8) & (nests > 0)), grid)
-    fat = _fat(seed, grid, zone, epithelium)
     vessel = np.where(epithelium < -4, draw_vessels(section, grid), -REACH_UM).astype(np.float32)
     inflamed = smooth(seed, 20, grid, 150) + 0.5 * smooth(seed, 21, grid, 40)
     lymphocytes = np.clip((inflamed - 0.95) * 1.2, 0, 0.9) * np.clip((40 + epithelium) / 30, 0.15, 1)
+    fat = np.minimum(_fat(seed, grid, zone, epithelium) - 60 * lymphocytes, -vessel - 7)
     cellular = smooth(seed, 22, grid, 130)
     retraction = smooth(seed, 23, grid, 55) + 0.6 * smooth(seed, 24, grid, 17)
-    cleft = np.clip((retraction - 0.55) * 3, 0, 1) * _band(epithelium, -3.2, 3.4)
+    cleft = np.clip((retraction - 0.85) * 2.5, 0, 1) * _band(epithelium, -2.4, 3.0)
     across, along = _fibres(seed, grid, epithelium)
     return Maps(
         grid=grid,
@@ -74,10 +78,12 @@ def draw_maps(section: Section, grid: Grid) -> Maps:
         epithelium=epithelium,
         lumen=lumen,
         benign=ducts.benign,
-        fat=fat,
+        fat=fat.astype(np.float32),
+        hyaline=np.clip(0.35 + 0.5 * smooth(seed, 47, grid, 60), 0, 0.9),
+        looseness=_looseness(seed, grid, epithelium, ducts),
         vessel=vessel,
         lymphocytes=lymphocytes.astype(np.float32),
-        cellularity=np.clip(0.5 + 0.28 * cellular, 0.08, 1).astype(np.float32),
+        cellularity=np.clip(0.5 + 0.4 * cellular, 0.05, 1.3).astype(np.float32),
         cleft=cleft.astype(np.float32),
         necrosis=ducts.necrosis,
         thickness=1 + 0.06 * smooth(seed, 25, grid, 210) + 0.04 * smooth(seed, 26, grid, 45),
@@ -121,7 +127,7 @@ def _nests(seed: int, grid: Grid, zone: Floats, ducts: Ducts) -> Floats:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    field += 0.75 * np.clip(zone + 0.35, -1.6, 0.9)
+    field += 0.75 * np.clip(zone + 0.5, -1.6, 0.9)
     return np.where(ducts.epithelium > -18, -1, field).astype(np.float32)
 
 
@@ -143,8 +149,15 @@ def _slits(seed: int, grid: Grid) -> NDArray[np.bool_]:
 
 
 def _fat(seed: int, grid: Grid, zone: Floats, epithelium: Floats) -> Floats:
-    field = 60 * (smooth(seed, 42, grid, 240) - 0.9 * zone - 0.55) + 22 * smooth(seed, 43, grid, 60)
+    field = 60 * (smooth(seed, 42, grid, 240) - 0.9 * zone - 0.8) + 22 * smooth(seed, 43, grid, 60)
     return np.minimum(np.clip(field, -REACH_UM, REACH_UM), -epithelium - 12).astype(np.float32)
+
+
+def _looseness(seed: int, grid: Grid, epithelium: Floats, ducts: Ducts) -> Floats:
+    """Loose around nests here and there, always around benign ducts."""
+    field = 0.25 + 0.5 * smooth(seed, 44, grid, 85) + 0.3 * smooth(seed, 45, grid, 28)
+    near = np.clip(1 + epithelium / 28, 0, 1)
+    return np.clip(field + 0.35 * near * (smooth(seed, 46, grid, 100) > 0) + 0.5 * near * ducts.benign, 0, 1).astype(np.float32)
 
 
 def _fibres(seed: int, grid: Grid, epithelium: Floats) -> tuple[Floats, Floats]:
@@ -152,8 +165,8 @@ def _fibres(seed: int, grid: Grid, epithelium: Floats) -> tuple[Floats, Floats]:
     angle = float(np.random.default_rng([seed, 0xF1B]).uniform(0, np.pi))
     y, x = grid.mesh()
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    swirl = 120 * smooth(seed, 50, grid, 230) + 24 * smooth(seed, 51, grid, 70)
-    crimp = 5.0 * smooth(seed, 52, grid, 17) + 1.3 * smooth(seed, 53, grid, 6)
-    across = x * sin + y * cos + swirl + crimp - 0.8 * np.minimum(epithelium, 0)
+    swirl = 120 * smooth(seed, 50, grid, 230) + 30 * smooth(seed, 51, grid, 70)
+    crimp = 7.0 * smooth(seed, 52, grid, 19) + 2.2 * smooth(seed, 53, grid, 7)
+    across = x * sin + y * cos + swirl + crimp - 1.3 * np.clip(epithelium, -30, 0)
     along = x * cos - y * sin + 60 * smooth(seed, 54, grid, 230) + 14 * smooth(seed, 55, grid, 60)
     return across.astype(np.float32), along.astype(np.float32)

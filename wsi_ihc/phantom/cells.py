@@ -99,10 +99,10 @@ def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
     epithelium, lumen, vessel, tissue = at(maps.epithelium), at(maps.lumen), at(maps.vessel), at(maps.tissue)
     kind = np.zeros(epithelium.shape, np.int8)
     stroma = (epithelium < -2.5) & (vessel < -3) & (at(maps.fat) < 3)
-    kind[stroma & (luck[3] < 0.5 * at(maps.cellularity))] = FIBROBLAST
-    kind[(epithelium < -2.5) & (vessel < -2) & (luck[4] < at(maps.lymphocytes))] = LYMPHOCYTE
+    kind[stroma & (luck[3] < 0.22 * at(maps.cellularity) ** 2)] = FIBROBLAST
+    kind[stroma & (at(maps.cleft) < 0.3) & (luck[4] < at(maps.lymphocytes))] = LYMPHOCYTE
     kind[(np.abs(vessel + 1.2) < 1.4) & (luck[3] < 0.5)] = ENDOTHELIUM
-    kind[(vessel > 2.2) & (luck[4] < 0.8)] = RED_CELL
+    kind[(vessel > 1.8) & (luck[4] < 0.95)] = RED_CELL
     lined = (epithelium > 2.6) & (lumen < -2.8)
     benign = at(maps.benign) > 0.5
     kind[lined] = TUMOUR
@@ -118,9 +118,9 @@ def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats
     """Half the room a cell takes, um. Tumour cells grow with the HER2 level, and vary more."""
     strength = section.strength
     spread = 0.55 + 0.45 * strength
-    tumour = 4.5 + 0.75 * strength + spread * (0.35 * clone + 1.1 * (luck[5] - 0.5))
-    base = np.array([0, 0, 3.5, 2.9, 5.2, 3.2, 2.6, 3.0], np.float32)[kind]
-    return np.where(kind == TUMOUR, tumour, base * (0.85 + 0.3 * luck[5])).astype(np.float32)
+    tumour = 4.55 + 0.65 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
+    base = np.array([0, 0, 3.6, 2.65, 5.2, 3.2, 2.05, 3.0], np.float32)[kind]
+    return np.where(kind == TUMOUR, tumour, base * (0.82 + 0.36 * luck[5])).astype(np.float32)
 
 
 def _angles(maps: Maps, at: Sampler, kind: NDArray[np.int8], luck: Floats) -> Floats:

@@ -12,7 +12,7 @@ Vector = tuple[float, float, float]
 # tints of common scanners and laboratories.
 HAEMATOXYLINS: tuple[Vector, ...] = ((0.650, 0.704, 0.286), (0.58, 0.73, 0.36), (0.55, 0.76, 0.35), (0.66, 0.69, 0.30))
 EOSINS: tuple[Vector, ...] = ((0.092, 0.954, 0.283), (0.10, 0.86, 0.50), (0.14, 0.84, 0.52), (0.16, 0.90, 0.40))
-DAB: Vector = (0.268, 0.570, 0.776)
+DAB: Vector = (0.30, 0.575, 0.76)
 COUNTERSTAIN: Vector = (0.70, 0.62, 0.35)
 
 
@@ -35,7 +35,7 @@ class Look:
     white_he: Vector = (243, 242, 244)
     """What the scanner reads on bare glass."""
     white_ihc: Vector = (242, 242, 243)
-    blur_um: float = 0.33
+    blur_um: float = 0.28
     """Sigma of the scanner's Gaussian point spread."""
     noise: float = 1.6
     """Standard deviation of the sensor noise, grey levels."""

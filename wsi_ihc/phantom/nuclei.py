@@ -62,23 +62,23 @@ def _shapes(section: Section, cells: Cells) -> Shapes:
     tumour, spindle = kind == TUMOUR, (kind == FIBROBLAST) | (kind == ENDOTHELIUM)
     size = np.select(
         [tumour, kind == DUCTAL, kind == LYMPHOCYTE, kind == DEBRIS],
-        [cells.radius * (0.78 + 0.08 * strength), cells.radius * 0.92, cells.radius * 0.95, cells.radius * 0.5],
-        3.2 + 1.6 * luck[:, 0],
+        [cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * luck[:, 0]), cells.radius * 0.97, cells.radius * 1.12, cells.radius * 0.5],
+        3.6 + 2.6 * luck[:, 0] ** 2,
     )
     aspect = 1 + (0.15 + 0.35 * luck[:, 1] ** 2)
     aspect = np.where(spindle, 2.4 + 4.0 * luck[:, 1], aspect)
     aspect = np.where(kind == LYMPHOCYTE, 1 + 0.18 * luck[:, 1], aspect)
-    mitosis = tumour & (luck[:, 2] < 0.012 + 0.012 * strength)
+    mitosis = tumour & (luck[:, 2] < 0.004 + 0.008 * strength)
     aspect = np.where(mitosis, 2.6 + luck[:, 1], aspect)
     root = np.sqrt(aspect)
-    a = np.where(spindle, size * 1.25, size * root)
-    b = np.where(spindle, size * 1.25 / aspect, size / root)
+    a = np.where(spindle, size * 1.35, size * root)
+    b = np.where(spindle, 0.95 + size * 0.9 / aspect, size / root)
     dark = luck[:, 3]
     body = np.select(
         [mitosis, tumour, kind == DUCTAL, kind == LYMPHOCYTE, kind == DEBRIS],
         [
             np.full_like(dark, 1.9),
-            0.62 + 0.5 * dark**2 + 0.1 * strength * dark,
+            0.50 + 0.60 * dark**2.5 + 0.1 * strength * dark,
             0.85 + 0.35 * dark,
             1.25 + 0.35 * dark,
             0.9 + 0.5 * dark,
@@ -86,19 +86,19 @@ def _shapes(section: Section, cells: Cells) -> Shapes:
         0.75 + 0.5 * dark,
     )
     vesicular = tumour & ~mitosis
-    hollow = np.where(vesicular, 0.32 - 0.3 * dark, 0.08)
+    hollow = np.where(vesicular, 0.42 - 0.36 * dark, 0.10)
     prominent = vesicular & (luck[:, 1] < 0.35 + 0.4 * strength) & (dark < 0.8)
     turn = 2 * np.pi * (luck[:, 2] * 97 % 1)
-    pleomorphism = np.where(tumour, 0.10 + 0.10 * strength, 0.08)
+    pleomorphism = np.where(tumour, 0.05 + 0.05 * strength, 0.05)
     return Shapes(
         a=a.astype(np.float32),
         b=b.astype(np.float32),
         bend=np.where(spindle, (luck[:, 3] - 0.5) * 0.9, (luck[:, 0] - 0.5) * 0.3).astype(np.float32),
-        wave=((luck[:, 1] - 0.5) * 4 * pleomorphism).astype(np.float32),
-        lobe=np.where(mitosis, 0.5, pleomorphism).astype(np.float32),
+        wave=((luck[:, 1] - 0.5) * 3 * pleomorphism).astype(np.float32),
+        lobe=np.where(mitosis, 0.35, pleomorphism).astype(np.float32),
         body=(body * (1 - hollow)).astype(np.float32),
         rim=(body * hollow * 1.3 + 0.05).astype(np.float32),
-        chromatin=(np.where(vesicular, 0.20, 0.14) * body).astype(np.float32),
+        chromatin=(np.where(vesicular, 0.32, 0.20) * body).astype(np.float32),
         nucleolus=np.where(prominent, 0.55 + 0.35 * strength, 0).astype(np.float32),
         nucleolus_y=(0.4 * np.sin(turn)).astype(np.float32),
         nucleolus_x=(0.4 * np.cos(turn)).astype(np.float32),
@@ -119,8 +119,8 @@ def _stamp(nuclei: Nuclei, chunk: Patches, cells: Cells, shapes: Shapes, canvas:
     v += _column(shapes.bend, chunk) * (u * u - np.float32(0.35))
     uu, vv = u * u, v * v
     luck = cells.luck[chunk.members]
-    rough = texture_windows(grain(71, 3.0), luck[:, 0], chunk.side)
-    fine = texture_windows(grain(72, 1.0), luck[:, 1], chunk.side)
+    rough = texture_windows(grain(71, 4.0), luck[:, 0], chunk.side)
+    fine = texture_windows(grain(72, 1.1), luck[:, 1], chunk.side)
     rho = uu + vv
     rho += _column(shapes.wave, chunk) * u * (uu - 3 * vv)
     rho += _column(shapes.lobe, chunk) * rough * np.sqrt(uu + vv)
@@ -147,10 +147,10 @@ def _draw_red_cells(nuclei: Nuclei, cells: Cells, canvas: Canvas) -> None:
     for chunk in patches(canvas, cells.y, cells.x, 4.5):
         luck = cells.luck[chunk.members]
         squash = (0.75 + 0.5 * luck[:, 0])[:, None, None]
-        rho = (chunk.dy**2 * squash + chunk.dx**2 / squash) / np.float32(2.9**2)
+        rho = (chunk.dy**2 * squash + chunk.dx**2 / squash) / np.float32(3.2**2)
         rho += 0.25 * texture_windows(grain(71, 3.0), luck[:, 1], chunk.side) * rho
         disc = (
-            np.clip((1 - rho) * 3, 0, 1) * (0.75 + 0.3 * np.clip(rho, 0, 1)) * (0.7 + 0.3 * luck[:, 2])[:, None, None]
+            np.clip((1 - rho) * 2.5, 0, 1) * (0.75 + 0.3 * np.clip(rho, 0, 1)) * (0.7 + 0.3 * luck[:, 2])[:, None, None]
         )
         for index in range(len(chunk.members)):
             where, part = chunk.place(index, canvas.height, canvas.width)

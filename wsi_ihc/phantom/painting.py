@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from wsi_ihc.phantom.architecture import REACH_UM, Maps, draw_maps
-from wsi_ihc.phantom.cells import DUCTAL, LYMPHOCYTE, MARGIN_UM, TUMOUR, Cells, place_cells
+from wsi_ihc.phantom.cells import DUCTAL, MARGIN_UM, TUMOUR, Cells, place_cells
+from wsi_ihc.phantom.her2 import draw_dab
 from wsi_ihc.phantom.membranes import Territories, draw_territories
 from wsi_ihc.phantom.noise import Floats, Grid, grain, wrapped
 from wsi_ihc.phantom.nuclei import Nuclei, draw_nuclei
@@ -39,6 +40,8 @@ class Surface:
     epithelium: Floats
     lumen: Floats
     fat: Floats
+    looseness: Floats
+    hyaline: Floats
     vessel: Floats
     cleft: Floats
     necrosis: Floats
@@ -59,12 +62,16 @@ def paint(section: Section, canvas: Canvas) -> Stains:
     nuclei = draw_nuclei(section, cells, canvas)
     lining = cells.of(TUMOUR, DUCTAL)
     territories = draw_territories(
-        canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=9.0, roughness_um=0.7
+        canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=11.0, roughness_um=0.7
     )
     surface = Surface(*(_upscale(getattr(maps, name)[inner], canvas) for name in Surface.__slots__))
-    collagen = draw_collagen(maps, _upscale(maps.across[inner], canvas), _upscale(maps.along[inner], canvas))
+    window = canvas.top, canvas.left, canvas.height, canvas.width
+    texture, coarse = wrapped(grain(74, 1.1), *window), wrapped(grain(75, 3.5), *window)
+    # Frayed by a micrometre, so that no two fibres run quite parallel.
+    across = _upscale(maps.across[inner], canvas) + np.float32(0.9) * coarse
+    collagen = draw_collagen(across, _upscale(maps.along[inner], canvas))
     fat = draw_fat(section, canvas) if float(surface.fat.max()) > -8 else np.zeros_like(surface.fat)
-    return _compose(section, canvas, surface, collagen, fat, nuclei, lining, territories)
+    return _compose(section, surface, collagen, fat, nuclei, lining, territories, texture, coarse)
 
 
 def map_step(um_per_px: float) -> int:
@@ -101,100 +108,74 @@ def _ramp(distance: Floats, low: float, high: float) -> Floats:
 
 def _compose(
     section: Section,
-    canvas: Canvas,
     surface: Surface,
     collagen: Collagen,
     fat_gap: Floats,
     nuclei: Nuclei,
     lining: Cells,
     territories: Territories,
+    texture: Floats,
+    coarse: Floats,
 ) -> Stains:
     """Layer by layer, in the order in which they cover each other."""
-    texture = wrapped(grain(74, 1.1), canvas.top, canvas.left, canvas.height, canvas.width)
-    coarse = wrapped(grain(75, 3.5), canvas.top, canvas.left, canvas.height, canvas.width)
-    # Collagen: pink, threads darker, cracks white.
-    crack = _ramp(collagen.crack - 0.03 * coarse, 0.70, 0.78)
-    eosin = 0.26 + 0.34 * collagen.fibre + 0.42 * collagen.bundle
-    eosin += 0.03 * texture
-    eosin *= 1 - 0.9 * crack
-    haematoxylin = 0.05 + 0.05 * collagen.fibre
-    # Fat: thin walls around nothing.
-    in_fat = _ramp(surface.fat, -3, 3)
-    wall = 1 - _ramp(fat_gap, 0.7, 1.7)
-    eosin = eosin * (1 - in_fat) + in_fat * wall * 0.62
-    haematoxylin *= 1 - in_fat * (1 - wall)
-    # Vessels: an eosinophilic wall, an open lumen.
-    vessel = surface.vessel
-    eosin += 0.18 * _ramp(vessel, -4.5, -2) - 0.0
-    open_vessel = _ramp(vessel, -0.4, 0.8)
-    eosin *= 1 - open_vessel
-    haematoxylin *= 1 - open_vessel
-    # Retraction clefts and glass between stroma and nests.
-    open_cleft = _ramp(surface.cleft, 0.35, 0.6)
-    eosin *= 1 - open_cleft
-    haematoxylin *= 1 - open_cleft
-    # Epithelium over all that.
+    eosin, haematoxylin = _matrix(surface, collagen, fat_gap, texture, coarse)
     inside = _ramp(surface.epithelium + 0.35 * coarse, -0.9, 0.6) * (1 - _ramp(surface.lumen + 0.5 * coarse, -1.0, 0.4))
-    strength = section.strength
-    tint = np.concatenate([0.06 * lining.clone + 0.28 * (lining.luck[:, 2] - 0.5), [0.0]]).astype(np.float32)[
-        territories.owner
-    ]
-    border = np.exp(territories.gap * territories.gap * np.float32(-1 / 0.8))
-    plasma = 0.50 + 0.12 * strength + tint + 0.07 * coarse + 0.06 * texture + 0.13 * border
-    eosin += inside * (plasma - eosin)
-    haematoxylin += inside * (0.17 + 0.05 * coarse + 0.5 * np.maximum(tint, 0) - haematoxylin)
-    tissue = _ramp(surface.tissue + 0.5 * coarse, -0.8, 0.8) * surface.thickness
-    dead = surface.necrosis
-    eosin += dead * (0.75 + 0.2 * coarse - eosin)
-    in_lumen = _ramp(surface.lumen, -1, 1)
-    eosin *= 1 - in_lumen * (1 - dead)
-    haematoxylin *= 1 - in_lumen * (1 - dead)
-    # Nuclei over their cytoplasm.
-    haematoxylin += nuclei.density * np.float32(0.95)
+    rim = np.minimum(territories.gap, np.clip(surface.epithelium + 0.4 * coarse, 0.15, None) * 2)
+    plasma_eosin, plasma_haematoxylin = _cytoplasm(section, lining, territories, rim, texture, coarse)
+    eosin += inside * (plasma_eosin - eosin)
+    haematoxylin += inside * (plasma_haematoxylin - haematoxylin)
+    _kill(surface, coarse, eosin, haematoxylin)
+    haematoxylin += nuclei.density
     eosin *= 1 - 0.45 * nuclei.mask
-    counterstain = 0.06 + 0.3 * haematoxylin * 0.2 + 0.42 * nuclei.density
-    counterstain *= tissue
-    counterstain *= _ramp(eosin + haematoxylin, 0.0, 0.25)
-    dab = _dab(section, lining, territories, inside, coarse, texture, nuclei)
+    tissue = _ramp(surface.tissue + 0.5 * coarse, -0.8, 0.8) * surface.thickness
+    solid = _ramp(eosin + haematoxylin, 0.0, 0.3)
+    counterstain = tissue * (solid * (0.07 + 0.03 * inside + 0.012 * coarse) + 0.46 * nuclei.density)
     return Stains(
         haematoxylin=haematoxylin * tissue,
         eosin=eosin * tissue,
         blood=nuclei.blood * tissue,
         counterstain=counterstain,
-        dab=dab * tissue,
+        dab=draw_dab(section, lining, territories, rim, inside, nuclei.mask, texture, coarse) * tissue,
     )
 
 
-def _dab(
-    section: Section,
-    lining: Cells,
-    territories: Territories,
-    inside: Floats,
-    coarse: Floats,
-    texture: Floats,
-    nuclei: Nuclei,
-) -> Floats:
-    """Membrane stain by the HER2 scoring: none; faint and broken; moderate, patchy; intense chicken wire."""
-    expression = _expression(section, lining)
-    width = np.float32(0.75 + 0.45 * section.strength)
-    border = np.exp(territories.gap * territories.gap * (-0.5 / (2 * width) ** 2))
-    complete = {"0": -0.2, "1+": 0.15, "2+": 0.75, "3+": 1.1}[section.her2]
-    # Broken membranes: the stain keeps to stretches chosen by a smooth texture.
-    stretch = np.clip(complete + 0.45 * coarse, 0, 1)
-    level = np.concatenate([expression, [0.0]]).astype(np.float32)[territories.owner]
-    dab = level * (border * stretch * (0.9 + 0.12 * texture) + 0.10 * (1 - 0.6 * nuclei.mask))
-    return (dab + 0.012) * inside
+def _matrix(
+    surface: Surface, collagen: Collagen, fat_gap: Floats, texture: Floats, coarse: Floats
+) -> tuple[Floats, Floats]:
+    """Eosin and haematoxylin of what lies between cells: collagen, fat, vessel walls, and the gaps in them."""
+    loose = _ramp(surface.looseness + 0.9 * (0.5 - collagen.bundle), 0.15, 0.75)
+    dense = 0.49 + (0.8 - 0.7 * surface.hyaline) * (collagen.fibre - 0.5) + 0.40 * (collagen.bundle - 0.5)
+    dense += 0.03 * coarse
+    web = 0.02 + 0.16 * collagen.fibre + 0.50 * collagen.wisp + 0.05 * coarse
+    eosin = dense + loose * (web - dense)
+    eosin += 0.035 * texture
+    haematoxylin = 0.02 + 0.07 * collagen.fibre + 0.02 * loose
+    eosin += 0.2 * _ramp(surface.vessel, -5, -2)
+    # Fat: thin walls around nothing.
+    fat = _ramp(surface.fat + 1.2 * coarse, -1.2, 0.8)
+    wall = (1 - _ramp(fat_gap, 0.3, 1.1)) * np.clip(0.55 + 0.12 * coarse, 0, 1)
+    eosin += fat * (wall - eosin)
+    haematoxylin *= 1 - fat
+    crack = 0.92 * _ramp(collagen.crack - 0.03 * coarse, 0.70, 0.78) * (1 - fat)
+    solid = (1 - crack) * (1 - 0.85 * _ramp(surface.vessel, -0.4, 0.8)) * (1 - _ramp(surface.cleft, 0.35, 0.6))
+    return eosin * solid, haematoxylin * solid
 
 
-def _expression(section: Section, cells: Cells) -> Floats:
-    """HER2 on each cell's membrane: the level, the clone it belongs to, and chance. Benign ducts stay almost negative."""
-    peak, spread, share = {
-        "0": (0.05, 0.3, 0.06),
-        "1+": (0.26, 0.3, 0.5),
-        "2+": (0.62, 0.45, 0.8),
-        "3+": (1.35, 0.22, 0.97),
-    }[section.her2]
-    chance = cells.luck[:, 3] - 0.5
-    value = peak * (1 + spread * (0.7 * cells.clone + 0.9 * chance))
-    value = value * np.clip((share - cells.luck[:, 0] + 0.12 * cells.clone) * 6, 0, 1)
-    return np.where(cells.kind == TUMOUR, np.clip(value, 0, None), 0.02).astype(np.float32)
+def _cytoplasm(
+    section: Section, lining: Cells, territories: Territories, rim: Floats, texture: Floats, coarse: Floats
+) -> tuple[Floats, Floats]:
+    """Eosin and haematoxylin of epithelial cells, each with its own tint; eosin rises with the HER2 level."""
+    tint = 0.06 * lining.clone + 0.24 * (lining.luck[:, 2] - 0.5)
+    tinted = np.append(tint, 0).astype(np.float32)[territories.owner]
+    border = np.exp(rim * rim * np.float32(-1 / 0.8))
+    eosin = 0.34 + 0.11 * section.strength + tinted + 0.05 * coarse + 0.06 * texture + 0.12 * border
+    return eosin, 0.16 + 0.035 * coarse + 0.035 * texture + 0.4 * np.maximum(tinted, 0)
+
+
+def _kill(surface: Surface, coarse: Floats, eosin: Floats, haematoxylin: Floats) -> None:
+    """Lumens are empty but for the debris of necrosis. Changes its last two arguments."""
+    dead = surface.necrosis
+    eosin += dead * (0.75 + 0.2 * coarse - eosin)
+    empty = _ramp(surface.lumen, -1, 1) * (1 - dead)
+    eosin *= 1 - empty
+    haematoxylin *= 1 - empty

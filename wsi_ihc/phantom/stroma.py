@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.phantom.architecture import Maps
 from wsi_ihc.phantom.membranes import draw_territories
 from wsi_ihc.phantom.noise import TEXTURE_PITCH_UM, TEXTURE_SIDE, Floats, Grid, filtered_noise, lattice, uniform
 from wsi_ihc.phantom.patches import Canvas
@@ -28,21 +27,24 @@ class Collagen:
     """Broad bands."""
     crack: Floats
     """Gaps between bundles: large where one runs."""
+    wisp: Floats
+    """Single fibrils of a loose web: 1 on one."""
 
 
 @lru_cache(maxsize=1)
 def _weave() -> NDArray[np.uint8]:
-    """Periodic straight collagen, fibres along x: threads, bundles and cracks as three 8-bit channels."""
-    thread = 0.75 * filtered_noise(81, 1.3, 34) + 0.65 * filtered_noise(82, 2.6, 60)
-    bundle = 0.8 * filtered_noise(83, 9, 110) + 0.6 * filtered_noise(84, 22, 150)
-    split = filtered_noise(85, 3.2, 38) + 0.8 * bundle
-    channels = (0.5 + 0.22 * thread, 0.5 + 0.24 * bundle, 0.5 + 0.16 * split)
+    """Periodic straight collagen, fibres along x: threads, bundles and cracks as 8-bit channels, and loose fibrils."""
+    thread = 0.7 * filtered_noise(81, 0.9, 9) + 0.6 * filtered_noise(82, 1.8, 22) + 0.35 * filtered_noise(89, 1.0, 2.0)
+    bundle = 0.8 * filtered_noise(83, 6, 40) + 0.6 * filtered_noise(84, 14, 60)
+    split = filtered_noise(85, 2.6, 17) + 0.8 * bundle
+    strand = filtered_noise(86, 2.8, 13) + 0.6 * filtered_noise(87, 1.8, 6)
+    wisp = np.exp(-((strand / 0.28) ** 2)) * np.clip(0.75 + 0.5 * filtered_noise(88, 8, 30), 0.15, 1)
+    channels = (0.5 + 0.22 * thread, 0.5 + 0.24 * bundle, 0.5 + 0.16 * split, wisp)
     return np.stack([np.clip(channel * 255, 0, 255).astype(np.uint8) for channel in channels], axis=-1)
 
 
-def draw_collagen(maps: Maps, across: Floats, along: Floats) -> Collagen:
+def draw_collagen(across: Floats, along: Floats) -> Collagen:
     """The weave bent along the fibre coordinates (um, over the canvas)."""
-    del maps
     scale = np.float32(1 / TEXTURE_PITCH_UM)
     # Kept small before the look-up, whose coordinates are single precision.
     origin_y = np.floor(float(across[0, 0]) * scale / TEXTURE_SIDE) * TEXTURE_SIDE
@@ -54,8 +56,8 @@ def draw_collagen(maps: Maps, across: Floats, along: Floats) -> Collagen:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
-    fibre, bundle, crack = (cv2.multiply(channel, 1 / 255, dtype=cv2.CV_32F) for channel in cv2.split(woven))
-    return Collagen(fibre, bundle, crack)
+    fibre, bundle, crack, wisp = (cv2.multiply(channel, 1 / 255, dtype=cv2.CV_32F) for channel in cv2.split(woven))
+    return Collagen(fibre, bundle, crack, wisp)
 
 
 def draw_fat(section: Section, canvas: Canvas) -> Floats:

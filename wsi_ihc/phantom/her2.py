@@ -1,0 +1,73 @@
+"""The HER2 stain: which membranes take DAB, how much, and how completely.
+
+After the scoring that pathologists use (ASCO/CAP 2018): 0, no staining or faint in at most a tenth of the cells; 1+, faint
+and incomplete in more than a tenth; 2+, weak to moderate and complete; 3+, intense and complete, like chicken wire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_ihc.phantom.cells import TUMOUR, Cells
+from wsi_ihc.phantom.membranes import Territories
+from wsi_ihc.phantom.noise import Floats
+from wsi_ihc.phantom.section import Her2, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One level of the score."""
+
+    density: float
+    """Optical density of a typical stained membrane."""
+    spread: float
+    """How much cells differ, relative."""
+    share: float
+    """Share of tumour cells that stain."""
+    complete: float
+    """How closed the membranes are: stretches stain where this plus noise is above 0."""
+
+
+def score(her2: Her2) -> Score:
+    """What a level looks like."""
+    match her2:
+        case "0":
+            return Score(density=0.06, spread=0.3, share=0.06, complete=-0.2)
+        case "1+":
+            return Score(density=0.26, spread=0.3, share=0.5, complete=0.1)
+        case "2+":
+            return Score(density=0.58, spread=0.45, share=0.8, complete=0.75)
+        case "3+":
+            return Score(density=1.25, spread=0.22, share=0.97, complete=1.2)
+
+
+def draw_dab(
+    section: Section,
+    lining: Cells,
+    territories: Territories,
+    rim: Floats,
+    inside: Floats,
+    nuclei: Floats,
+    texture: Floats,
+    coarse: Floats,
+) -> Floats:
+    """Optical density of DAB over a canvas. ``rim`` is twice the distance to a cell's border, um."""
+    level = score(section.her2)
+    width = np.float32(1.0 + 0.4 * section.strength)
+    border = np.exp(rim * rim * (-0.5 / width**2))
+    # Broken membranes: the stain keeps to stretches chosen by a smooth texture.
+    stretch = np.clip(level.complete + 0.5 * coarse, 0, 1)
+    amount = np.append(_expression(section, lining), 0).astype(np.float32)[territories.owner]
+    dab = amount * (border * stretch * (0.92 + 0.12 * texture) + 0.12 * (1 - 0.6 * nuclei))
+    return (dab + 0.012) * inside
+
+
+def _expression(section: Section, cells: Cells) -> Floats:
+    """HER2 on each cell's membrane: the level, the clone it belongs to, and chance. Benign ducts stay almost negative."""
+    level = score(section.her2)
+    chance = cells.luck[:, 3] - 0.5
+    value = level.density * (1 + level.spread * (0.7 * cells.clone + 0.9 * chance))
+    value = value * np.clip((level.share - cells.luck[:, 0] + 0.12 * cells.clone) * 6, 0, 1)
+    return np.where(cells.kind == TUMOUR, np.clip(value, 0, None), 0.02).astype(np.float32)
