@@ -62,7 +62,7 @@ def measure_image(task: Task, recipes: tuple[Recipe, ...]) -> ImageMeasures:
         raise DataSetError(
             f"{task.pair.ihc}: {real.shape[1]} x {real.shape[0]} px; expected {MIN_SIDE_PX} px a side or more"
         )
-    values: dict[str, float] = {"real_crc32": float(zlib.crc32(np.ascontiguousarray(real)))}
+    values: dict[str, float] = {"real_crc32": float(zlib.crc32(real.tobytes()))}
     histograms = np.zeros((2, 0), np.int64)
     if "bci" in recipes:
         values |= {"psnr": fidelity.psnr(real, generated), "ssim": fidelity.ssim(real, generated)}
@@ -76,9 +76,9 @@ def measure_image(task: Task, recipes: tuple[Recipe, ...]) -> ImageMeasures:
 def _measure_stain(
     he: NDArray[np.uint8], real: NDArray[np.uint8], generated: NDArray[np.uint8]
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    nuclei = stain.unmix(he, "h-e")[..., 0]
-    real_nuclei, real_dab = cv2.split(stain.unmix(real, "h-dab"))
-    nuclei_made, dab = cv2.split(stain.unmix(generated, "h-dab"))
+    nuclei, _ = stain.unmix(he, "h-e")
+    real_nuclei, real_dab = stain.unmix(real, "h-dab")
+    nuclei_made, dab = stain.unmix(generated, "h-dab")
     histograms = np.stack([stain.density_histogram(real_dab), stain.density_histogram(dab)])
     strength_real, strength = stain.top_decile(real_dab), stain.top_decile(dab)
     integrated_real, integrated = stain.integrated_density(real_dab), stain.integrated_density(dab)

@@ -46,7 +46,7 @@ def seam_score(
     if period <= 4 * GUARD_PX:
         raise ValueError(f"period of {period} px leaves no interior; expected more than {4 * GUARD_PX}")
     gray = image.mean(axis=2, dtype=np.float32)
-    dab = unmix(image, "h-dab")[..., 1]
+    _, dab = unmix(image, "h-dab")
     generator = np.random.default_rng(seed)
     # JPEG has faint steps of its own between its 8 x 8 blocks: witnesses must lie on those as borders do.
     unit = JPEG_BLOCK_PX if period % JPEG_BLOCK_PX == 0 else 1

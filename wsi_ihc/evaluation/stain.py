@@ -35,11 +35,14 @@ def _unmixing(first: tuple[float, ...], second: tuple[float, ...]) -> NDArray[np
     return np.asarray(np.linalg.inv(rows).T, np.float32)
 
 
-def unmix(image: NDArray[np.uint8], stains: Literal["h-dab", "h-e"]) -> NDArray[np.float32]:
-    """Optical densities (height, width, 2) float32: haematoxylin, then DAB or eosin; negative where the hue misses."""
+def unmix(image: NDArray[np.uint8], stains: Literal["h-dab", "h-e"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Optical density planes (height, width): haematoxylin, then DAB or eosin; negative where the hue misses."""
     second = _DAB if stains == "h-dab" else _EOSIN
     density = cv2.LUT(image, _OPTICAL_DENSITY)
-    return np.asarray(cv2.transform(density, _unmixing(_HAEMATOXYLIN, second)[:2]), np.float32)
+    separated = cv2.transform(density, _unmixing(_HAEMATOXYLIN, second)[:2])
+    return np.asarray(cv2.extractChannel(separated, 0), np.float32), np.asarray(
+        cv2.extractChannel(separated, 1), np.float32
+    )
 
 
 def top_decile(density: NDArray[np.float32]) -> float:

@@ -1,0 +1,211 @@
+"""``wsi-ihc evaluate``: judge a generator, or any images, against real IHC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_ihc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from wsi_ihc.evaluation.comparison import Comparison
+    from wsi_ihc.evaluation.evaluate import Options, Progress, TestSet
+    from wsi_ihc.evaluation.generated import Generated
+    from wsi_ihc.evaluation.report import Report
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_DISTANCES = ("fid", "kid_x1000", "texture_frechet", "texture_kernel_x1000")
+_SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_ssim", "spread_ratio", *_DISTANCES)
+
+
+@click.command()
+@click.argument("generator", required=False, metavar="[RUN|BUNDLE|NAME]")
+@click.option(
+    "--data",
+    required=True,
+    type=_FOLDER,
+    metavar="DIR",
+    help="Pairs: HE/ beside IHC/, trainA/ beside trainB/, or side-by-side images.",
+)
+@click.option(
+    "--ihc", type=_FOLDER, metavar="DIR", help="The real IHC images, where --data holds the H&E images alone."
+)
+@click.option("--split", metavar="NAME", help="Which split; test by default, where there are splits.")
+@click.option(
+    "--predictions",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Images that any program made, named like the H&E images, instead of a generator.",
+)
+@click.option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the report.")
+@click.option(
+    "--recipe", type=click.Choice(["bci", "modern", "all"]), default="all", show_default=True, help="Which measures."
+)
+@click.option(
+    "--features",
+    default="texture",
+    show_default=True,
+    metavar="FILE|texture",
+    help="Feature network for FID and KID (TorchScript or torch.export); texture is built in and NOT Inception.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="REPORT|RUN|BUNDLE",
+    help="Compare with this report, or judge this run too. Repeatable.",
+)
+@click.option("--name", metavar="TEXT", help="What the report calls this run.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where a generator runs."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Arithmetic of a generator.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Processes that measure; 0 takes every core."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--html/--no-html", default=True, help="Write report.html beside report.json and images.csv.")
+@click.option("--overwrite", is_flag=True, help="Replace a report that is already there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+def evaluate(
+    generator: str | None,
+    data: Path,
+    ihc: Path | None,
+    split: str | None,
+    predictions: Path | None,
+    output: Path,
+    recipe: str,
+    features: str,
+    against: tuple[str, ...],
+    name: str | None,
+    device: str,
+    precision: str,
+    workers: int,
+    seed: int,
+    html: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Judge a generator (a training run, a bundle, a built-in name) or --predictions against real IHC.
+
+    Figures come per HER2 level and overall with 95 % intervals, as report.json, images.csv and one page report.html.
+
+    \b
+    wsi-ihc evaluate runs/variance --data BCI/ -o report/
+    wsi-ihc evaluate --predictions results/ --data BCI/ -o report/ --against other_report/
+    """
+    from dataclasses import replace
+
+    from wsi_ihc.evaluation.evaluate import Options, load_test_set, prepare_output
+    from wsi_ihc.evaluation.evaluate import evaluate as evaluate_images
+    from wsi_ihc.evaluation.generated import from_predictions
+    from wsi_ihc.evaluation.recipes import chosen_recipes
+
+    if (generator is None) == (predictions is None):
+        raise SettingsError("evaluate: give either a generator (run, bundle or name) or --predictions DIR")
+    options = Options(chosen_recipes(recipe), features, seed, workers, html)
+    test_set = load_test_set(data, ihc, split)
+    predicted = from_predictions(predictions, test_set.pairs) if predictions else None
+    prepare_output(output, overwrite=overwrite)
+    with _progress(quiet) as progress:
+        judge = _Judge(test_set, options, device, precision, progress)
+        others = [judge.report(source, output / "against" / str(place)) for place, source in enumerate(against, 1)]
+        made = predicted or judge.stain(str(generator), output)
+        made = replace(made, name=name or made.name)
+        report, comparison = evaluate_images(made, test_set, output, options, against=others, progress=progress)
+    if not quiet:
+        _show(report, comparison, output)
+
+
+class _Judge:
+    """Stains with what the user named and judges it, every run under the same options."""
+
+    def __init__(self, test_set: TestSet, options: Options, device: str, precision: str, progress: Progress) -> None:
+        self._test_set, self._options, self._progress = test_set, options, progress
+        self._device, self._precision = device, precision
+
+    def stain(self, generator: str, folder: Path) -> Generated:
+        from dataclasses import replace
+
+        from wsi_ihc.evaluation.generated import from_generator
+
+        pairs = self._test_set.pairs
+        advance = self._progress(f"staining with {Path(generator).name}", len(pairs))
+        made = from_generator(
+            generator, pairs, folder / "generated", device=self._device, precision=self._precision, advance=advance
+        )
+        return replace(made, name=_run_name(generator, made.name))
+
+    def report(self, source: str, folder: Path) -> Report:
+        """A report that is there already, or that of a run judged now into ``folder``."""
+        from wsi_ihc.evaluation.evaluate import evaluate as evaluate_images
+        from wsi_ihc.evaluation.evaluate import prepare_output
+        from wsi_ihc.evaluation.report import JSON_NAME, read_report
+
+        path = Path(source)
+        if path.name == JSON_NAME or (path / JSON_NAME).is_file():
+            return read_report(path)
+        prepare_output(folder, overwrite=True)
+        made = self.stain(source, folder)
+        return evaluate_images(made, self._test_set, folder, self._options, progress=self._progress)[0]
+
+
+def _run_name(generator: str, name: str) -> str:
+    """A run goes by its folder: several runs may share the name in their cards."""
+    return Path(generator).resolve().name if Path(generator).is_dir() else name
+
+
+@contextmanager
+def _progress(quiet: bool) -> Generator[Progress]:
+    if quiet:
+        yield lambda stage, images: lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def begin(stage: str, images: int) -> Callable[[], None]:
+            task = bars.add_task(stage, total=images)
+            return lambda: bars.advance(task)
+
+        yield begin
+
+
+def _show(report: Report, comparison: Comparison | None, output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsi_ihc.evaluation.recipes import measure_named
+    from wsi_ihc.evaluation.report import PAGE_NAME, group_names
+
+    groups = group_names(report.figures)
+    table = Table("measure", *groups, title=f"{report.name}, {len(report.names)} images", title_justify="left")
+    for key in _SHOWN:
+        if report.figure(key):
+            measure = measure_named(key)
+            own = [report.figure(key, group) for group in groups]
+            table.add_row(measure.title, *(f"{f.estimate.value:.{measure.digits}f}" if f else "" for f in own))
+    console = Console()
+    console.print(table)
+    for row in comparison.differences if comparison else ():
+        measure, paired = measure_named(row.measure), row.paired
+        value, low, high = (
+            f"{v:+.{measure.digits}f}" for v in (paired.difference.value, paired.difference.low, paired.difference.high)
+        )
+        counts = f"better on {paired.wins}, worse on {paired.losses}, p {paired.p:.2g}"
+        console.print(f"{measure.title} against {row.other}: {value} ({low} to {high}), {counts}", highlight=False)
+    for notice in report.notices:
+        console.print(f"note: {notice}", highlight=False)
+    page = output / PAGE_NAME
+    console.print(f"{page if page.exists() else output}", highlight=False)
