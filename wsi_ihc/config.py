@@ -59,6 +59,8 @@ class TissueSettings(Settings):
     """Around a pen stroke, where its blurred edge has the colour of neither ink nor glass."""
     ink_fringe_um: float = Field(default=80.0, ge=0, le=1000)
     """Colour this near to ink does not start a piece of tissue: it may be the ink's own fringe."""
+    max_stroke_um: float = Field(default=1000.0, ge=0, le=5000)
+    """Ink between tissue on both sides hides tissue when it is no wider than this; a marker's tip draws 0.5 to 1 mm."""
 
 
 class GeneratorSettings(Settings):

@@ -19,6 +19,7 @@ from wsi_ihc.tissue.shapes import dilated
 
 logger = logging.getLogger(__name__)
 
+DEFAULTS = TissueSettings()
 ASSUMED_MPP = 0.5
 """Of a slide that states no pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
 MAX_THUMBNAIL_PX = 16_000_000
@@ -26,7 +27,7 @@ MAX_THUMBNAIL_PX = 16_000_000
 STRIP_PX = 512
 
 
-def find_tissue(view: SlideView, settings: TissueSettings = TissueSettings()) -> TissueMask:
+def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueMask:
     """The tissue on the plane of ``view``, ``margin_um`` of glass around it included.
 
     A slide without tissue gives an empty mask. A GeoJSON file is taken as it was drawn, without margin.

@@ -12,8 +12,11 @@ MIN_STROKE_UM = 100.0
 """Less than a square of this side is a speck of pigment or a dark fold, not a stroke."""
 TEXTURE = 0.06
 """Density, root mean square of what is finer than a cell nest: bare ink has half of this, ink over cells more."""
-TEXTURE_UM = 20.0
-"""Scale of texture, and of the neighbourhood in which it is measured: two cells."""
+CELL_UM = 16.0
+CELLS_UM = 24.0
+"""Scale of texture, and of the neighbourhood in which it is measured."""
+OPAQUE = 1.5
+"""Mean density beyond which a scanner's values are noise."""
 
 
 def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], mpp: float) -> Mask:
@@ -37,13 +40,13 @@ def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray
 
 
 def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:
-    """Where ``ink`` varies as finely as the cells below it do; grown to the edge of the stroke.
+    """Where ``ink`` varies as finely as the cells below it do; grown back to the edge of the stroke.
 
     The edge itself is a step of density, which looks like texture: only the inside of a stroke is judged. What is
     black all through shows nothing.
     """
-    fine = density - cv2.GaussianBlur(density, (0, 0), max(1.0, TEXTURE_UM / mpp))
-    power = cv2.GaussianBlur(fine * fine, (0, 0), max(1.0, TEXTURE_UM / mpp))
-    reach = max(1.0, 1.5 * TEXTURE_UM / mpp)
-    inside = ~dilated(~ink, reach)
-    return dilated(inside & (power > TEXTURE**2), 2 * reach)
+    visible = np.minimum(density, OPAQUE)
+    fine = visible - cv2.GaussianBlur(visible, (0, 0), max(1.0, CELL_UM / mpp))
+    power = cv2.GaussianBlur(fine * fine, (0, 0), max(1.0, CELLS_UM / mpp))
+    edge = max(1.0, CELLS_UM / mpp)
+    return dilated(~dilated(~ink, edge) & (power > TEXTURE**2), edge)

@@ -106,7 +106,7 @@ class _Taps:
 
 
 def _taps(start: int, count: int, downsample: float, size: int) -> _Taps:
-    """Taps of the working pixels ``[start, start + count)``: float64 of absolute places, so none depends on ``start``."""
+    """Taps of working pixels ``[start, start + count)``, from float64 of absolute places: none depends on ``start``."""
     place = (np.arange(start, start + count, dtype=np.float64) + 0.5) / downsample - 0.5
     place = np.clip(place, 0, size - 1)
     index = np.floor(place).astype(np.intp)

@@ -14,7 +14,8 @@ glass of this slide's own colour has lost green light as tissue stains make it l
 5. **Hysteresis**: pixels above a low threshold are tissue where they are connected to pixels above a high one that
    lie away from ink: pale tissue joins its darker parts, noise and the fringes of pen strokes stay out.
    What is dark but hardly coloured (coverslip edges, fibres) is no tissue either.
-6. **Ink over tissue**: inked pixels with the fine texture of cells, connected to tissue, are tissue again.
+6. **Ink over tissue** is tissue again: where a stroke up to ``max_stroke_um`` wide has tissue on both sides, and
+   where it shows the fine texture of cells and is connected to tissue.
 7. **Closing** joins the membranes of fat cells and the threads of loose tissue; pieces with less evidence than
    ``min_area_um2`` are dust; holes up to ``max_hole_um2`` (lumina of fat cells, glands, small vessels) and holes
    that are ink belong to the tissue.
@@ -33,6 +34,7 @@ from wsi_ihc.config import TissueSettings
 from wsi_ihc.tissue.ink import find_ink, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces
 
+DEFAULTS = TissueSettings()
 WHITE = (245.0, 245.0, 245.0)
 """Glass of a field that shows none: what scanners set white to."""
 LOW_SIGNAL = 0.02
@@ -44,7 +46,7 @@ MIN_PIECE_PX = 4
 """However coarse the thumbnail, less is noise."""
 
 
-def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = TissueSettings()) -> Mask:
+def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = DEFAULTS) -> Mask:
     """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin."""
     glass = glass_colour(rgb)
     red, green, blue = optical_density(rgb, WHITE if glass is None else glass)
@@ -54,10 +56,16 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
     coloured = signal > np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * density)
     evidence = hysteresis(coloured & ~near_ink, (signal > HIGH_SIGNAL) & ~around_ink)
-    tissue = hysteresis(evidence | (near_ink & under_ink(ink, density, mpp)), evidence) if ink.any() else evidence
+    tissue = _with_inked(evidence, near_ink, under_ink(ink, density, mpp), mpp, settings) if ink.any() else evidence
     tissue = closed(tissue, settings.closing_um / mpp)
     tissue = without_dust(tissue, evidence, max(MIN_PIECE_PX, settings.min_area_um2 / mpp**2))
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
+
+
+def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
+    """``evidence`` and what ink hides of it."""
+    between = closed(evidence, settings.max_stroke_um / 2 / mpp)
+    return hysteresis(evidence | (near_ink & (textured | between)), evidence)
 
 
 def without_dust(tissue: Mask, evidence: Mask, min_px: float) -> Mask:

@@ -38,7 +38,11 @@ def enclosed(mask: Mask) -> Mask:
 
 def dilated(mask: Mask, radius: float) -> Mask:
     """``mask`` grown by a disc; by nothing when ``radius`` is under half a pixel."""
-    return mask if round(radius) < 1 else cv2.dilate(mask.view(np.uint8), _disc(radius)).view(np.bool_)
+    if round(radius) < 1 or not mask.any():
+        return mask
+    # Distances instead of a structuring element: as fast for a disc of a hundred pixels as for one of two.
+    distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.asarray(distance <= round(radius))
 
 
 def closed(mask: Mask, radius: float) -> Mask:
@@ -46,11 +50,6 @@ def closed(mask: Mask, radius: float) -> Mask:
     if round(radius) < 1:
         return mask
     pad = round(radius) + 1
-    wider = cv2.copyMakeBorder(mask.view(np.uint8), pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    joined = cv2.morphologyEx(wider, cv2.MORPH_CLOSE, _disc(radius))
-    return np.ascontiguousarray(joined[pad:-pad, pad:-pad]).view(np.bool_)
-
-
-def _disc(radius: float) -> NDArray[np.uint8]:
-    side = 2 * round(radius) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    grown = dilated(np.pad(mask, pad, mode="edge"), radius)
+    shrunk = ~dilated(~grown, radius)
+    return np.ascontiguousarray(shrunk[pad:-pad, pad:-pad]) | mask
