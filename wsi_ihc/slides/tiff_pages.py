@@ -37,10 +37,8 @@ def level_pages(tiff: TiffFile) -> list[TiffPage]:
         return []
     tiled = [page for page in pages if page.is_tiled and not page.subfiletype & MACRO]
     baseline = max(tiled or pages, key=lambda page: page.imagelength * page.imagewidth)
-    if baseline.subifds:
-        candidates = _chain(baseline.pages)
-    else:
-        candidates = [page for page in pages if _is_reduced(page, baseline)]
+    reduced = [page for page in pages if _is_reduced(page, baseline)]
+    candidates = _chain(baseline.pages) if baseline.subifds else reduced
     levels = [baseline]
     for page in sorted(candidates, key=lambda page: -page.imagewidth):
         if _is_smaller(page, levels[-1]) and _same_field(page, baseline):
