@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SOI, _EOI, _SOS, _DQT, _ADOBE = 0xD8, 0xD9, 0xDA, 0xDB, 0xEE
+_SOI, _EOI, _SOS, _DQT, _JFIF, _ADOBE = 0xD8, 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -12,8 +12,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 class JpegHeader:
     """``sampling`` is the first component's (horizontal, vertical) against the others: (2, 2) is 4:2:0.
 
-    ``step`` is the coarsest quantisation of a mean over 8x8 pixels, in grey levels times 8; ``transform`` is False
-    where the stream says that its components are RGB.
+    ``step`` is the coarsest quantisation of a mean over 8x8 pixels, in grey levels times 8. ``ycbcr`` is what the
+    stream says of its colours, by an Adobe or JFIF mark or by naming its components R, G, B; None when nothing.
     """
 
     height: int
@@ -21,7 +21,7 @@ class JpegHeader:
     components: int
     sampling: tuple[int, int]
     step: int
-    transform: bool
+    ycbcr: bool | None
 
 
 def read_jpeg_header(data: bytes, tables: bytes | None = None) -> JpegHeader:
@@ -34,7 +34,6 @@ def read_jpeg_header(data: bytes, tables: bytes | None = None) -> JpegHeader:
     step = max(
         (max(_steps(body), default=1) for marker, body in _tables(tables) + segments if marker == _DQT), default=1
     )
-    transform = not any(marker == _ADOBE and body[:5] == b"Adobe" and body[11:12] == b"\0" for marker, body in segments)
     for marker, body in segments:
         if marker in _FRAMES and len(body) >= 9:
             components = body[5]
@@ -42,8 +41,17 @@ def read_jpeg_header(data: bytes, tables: bytes | None = None) -> JpegHeader:
             if components == 3 and len(body) >= 15:
                 horizontal, vertical = horizontal // max(1, body[10] >> 4), vertical // max(1, body[10] & 15)
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            return JpegHeader(height, width, components, (horizontal, vertical), step, transform)
+            return JpegHeader(height, width, components, (horizontal, vertical), step, _is_ycbcr(segments, body))
     raise ValueError("a JPEG stream without a frame header")
+
+
+def _is_ycbcr(segments: list[tuple[int, bytes]], frame: bytes) -> bool | None:
+    for marker, body in segments:
+        if marker == _ADOBE and body[:5] == b"Adobe":
+            return body[11:12] != b"\0"
+        if marker == _JFIF and body[:5] == b"JFIF\0":
+            return True
+    return False if bytes(frame[6:15:3]) == b"RGB" else None
 
 
 def _tables(tables: bytes | None) -> list[tuple[int, bytes]]:

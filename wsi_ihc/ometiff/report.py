@@ -52,8 +52,11 @@ def run_check(name: str, question: Callable[[], Iterable[str]]) -> Check:
     problems: list[str] = []
     try:
         problems.extend(question())
-    except Exception as error:
+    except (ValueError, OSError) as error:
         problems.append(_one_line(error))
+    except Exception as error:
+        problems.append(f"damaged beyond reading ({_one_line(error)})")
+    problems = list(dict.fromkeys(problems))
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more like these"]
     return Check(name, tuple(problems))

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import cast
+from functools import cached_property
 
+import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -16,9 +17,14 @@ from wsi_ihc.encoding import halve
 from wsi_ihc.ometiff.jpeg import JpegHeader, read_jpeg_header
 
 JPEG = 7
+_LOSSLESS = (1, 5, 8, 32773, 32946, 50000)
+"""None, LZW, deflate under two numbers, PackBits, Zstandard."""
 _YCBCR = 6
 _SAMPLES_PER_LEVEL = 6
 """Tiles per level in a quick verification, half of them the largest: those hold tissue."""
+
+_SMALL_TILE = 4096
+"""Bytes; hardly more than a tile of glass."""
 
 _BLUR = 8
 """Levels are compared by means over squares of this side: coding noise cancels, a damaged tile does not."""
@@ -30,16 +36,13 @@ class TileLevel:
 
     page: tifffile.TiffPage
     descriptor: int
-    lossless: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lossless", int(self.page.compression) in (1, 5, 8, 32773, 32946, 50000))
+    _repeated: dict[bytes, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def side(self) -> int:
         return int(self.page.tilewidth)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of tiles."""
         return -(-self.page.imagelength // self.page.tilelength), -(-self.page.imagewidth // self.page.tilewidth)
@@ -58,47 +61,47 @@ class TileLevel:
         Raises:
             ValueError: it does not decode to the tile that the directory promises.
         """
-        data = self.data(row, column)
+        height = min(self.side, self.page.imagelength - row * self.side)
+        width = min(self.side, self.page.imagewidth - column * self.side)
+        decoded = self._decoded(self.data(row, column), row * self.shape[1] + column)
+        if (height, width) == decoded.shape[:2]:
+            return decoded
+        pixels = np.full((self.side, self.side, 3), 255, np.uint8)
+        pixels[:height, :width] = decoded[:height, :width]
+        return pixels
+
+    def _decoded(self, data: bytes, index: int) -> NDArray[np.uint8]:
+        """The whole tile; glass is one stream many times over, and decoded once."""
+        if data in self._repeated:
+            return self._repeated[data]
         if self.page.compression == JPEG:
             header = self.header(data)
             if (header.height, header.width, header.components) != (self.side, self.side, 3):
                 raise ValueError(f"a JPEG of {header.width}x{header.height}, not a tile of {self.side}")
-        index = row * self.shape[1] + column
         decoded, _, _ = self.page.decode(data, index, jpegtables=self.page.jpegtables)
         if decoded is None or decoded.dtype != np.uint8:
             raise ValueError("no pixels")
-        pixels = np.full((self.side, self.side, 3), 255, np.uint8)
-        height = min(self.side, self.page.imagelength - row * self.side)
-        width = min(self.side, self.page.imagewidth - column * self.side)
-        pixels[:height, :width] = decoded.reshape(decoded.shape[-3:])[:height, :width]
+        pixels = decoded.reshape(decoded.shape[-3:])
+        if len(data) < _SMALL_TILE and not self._repeated:
+            self._repeated[data] = pixels
         return pixels
 
-    def tolerance(self, row: int, column: int) -> float:
+    @cached_property
+    def tolerance(self) -> float:
         """How far a mean over 8x8 pixels may lie from the same mean on the next finer level, grey levels."""
-        if self.lossless:
-            return 1.5
+        if self.page.compression in _LOSSLESS:
+            return 2.0
         if self.page.compression != JPEG:
             return 12.0
-        return 8.0 + 0.5 * self.header(self.data(row, column)).step
+        return 8.0 + 0.5 * self.header(self.data(0, 0)).step
 
 
 def index_problems(levels: list[TileLevel], file_size: int) -> Iterator[str]:
     """Tiles that are absent, empty, outside the file, or do not look like what the directory says."""
     for number, level in enumerate(levels):
-        rows, columns = level.shape
-        offsets, counts = level.page.dataoffsets, level.page.databytecounts
-        if len(offsets) != rows * columns or len(counts) != rows * columns:
-            yield f"level {number}: {len(offsets)} tiles listed, {rows * columns} expected"
-            continue
-        for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
-            name = f"level {number}, tile {index // columns}, {index % columns}"
-            if count <= 0:
-                yield f"{name}: absent; Bio-Formats shows it black"
-            elif offset <= 0 or offset + count > file_size:
-                yield f"{name}: lies outside the file, which is cut short"
-            elif level.page.compression == JPEG and not _framed(level.descriptor, offset, count):
-                yield f"{name}: not a whole JPEG stream"
-        if level.page.compression == JPEG and counts and counts[0] > 0:
+        absent = list(_absent_tiles(number, level, file_size))
+        yield from absent
+        if level.page.compression == JPEG and not absent:
             yield from _colour_problems(number, level)
 
 
@@ -143,7 +146,7 @@ class _Walk:
             found.append(f"{name}: all black")
         if below is not None:
             difference = _difference(pixels, below, self._common(number, row, column))
-            if difference > max(level.tolerance(row, column), self.levels[number - 1].tolerance(2 * row, 2 * column)):
+            if difference > max(level.tolerance, self.levels[number - 1].tolerance):
                 found.append(f"{name}: differs from the level below it by {difference:.0f} grey levels")
         return pixels
 
@@ -197,9 +200,25 @@ def _difference(a: NDArray[np.uint8], b: NDArray[np.uint8], common: tuple[int, i
     height, width = common[0] // _BLUR * _BLUR, common[1] // _BLUR * _BLUR
     if height <= 0 or width <= 0:
         return 0.0
-    change = a[:height, :width].astype(np.int16) - b[:height, :width]
-    means = change.reshape(height // _BLUR, _BLUR, width // _BLUR, _BLUR, 3).mean(axis=(1, 3))
-    return cast(float, np.abs(means).max())
+    squares = (width // _BLUR, height // _BLUR)
+    means = [cv2.resize(pixels[:height, :width], squares, interpolation=cv2.INTER_AREA) for pixels in (a, b)]
+    return float(cv2.absdiff(*means).max())
+
+
+def _absent_tiles(number: int, level: TileLevel, file_size: int) -> Iterator[str]:
+    rows, columns = level.shape
+    offsets, counts = level.page.dataoffsets, level.page.databytecounts
+    if len(offsets) != rows * columns or len(counts) != rows * columns:
+        yield f"level {number}: {len(offsets)} offsets and {len(counts)} byte counts for {rows * columns} tiles"
+        return
+    for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        name = f"level {number}, tile {index // columns}, {index % columns}"
+        if count <= 0:
+            yield f"{name}: absent; Bio-Formats shows it black"
+        elif offset <= 0 or offset + count > file_size:
+            yield f"{name}: lies outside the file, which is cut short"
+        elif level.page.compression == JPEG and not _framed(level.descriptor, offset, count):
+            yield f"{name}: not a whole JPEG stream"
 
 
 def _framed(descriptor: int, offset: int, count: int) -> bool:
@@ -210,7 +229,7 @@ def _framed(descriptor: int, offset: int, count: int) -> bool:
 def _colour_problems(number: int, level: TileLevel) -> Iterator[str]:
     """Streams and tags that name different colours: readers then disagree about the picture."""
     header = level.header(level.data(0, 0))
-    if header.transform != (level.page.photometric == _YCBCR):
+    if header.ycbcr is not None and header.ycbcr != (level.page.photometric == _YCBCR):
         yield f"level {number}: the JPEG's colour space is not the one its directory names"
     if level.page.photometric == _YCBCR:
         if header.sampling == (1, 1):
