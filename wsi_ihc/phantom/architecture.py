@@ -60,7 +60,7 @@ def draw_maps(section: Section, grid: Grid) -> Maps:
     seed = section.seed
     tissue = section.tissue_depth(grid)
     ducts = draw_ducts(section, grid)
-    zone = smooth(seed, 10, grid, 330)
+    zone = 0.85 * smooth(seed, 10, grid, 480) + 0.45 * smooth(seed, 11, grid, 170)
     nests = _nests(seed, grid, zone, ducts)
     epithelium = signed_distance(np.maximum(nests, ducts.epithelium) > 0, grid)
     lumen = signed_distance((ducts.lumen > 0) | (_slits(seed, grid) & (epithelium > 8) & (nests > 0)), grid)
@@ -127,7 +127,7 @@ def _nests(seed: int, grid: Grid, zone: Floats, ducts: Ducts) -> Floats:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    field += 0.75 * np.clip(zone + 0.5, -1.6, 0.9)
+    field += 0.75 * np.clip(zone + 0.28, -1.8, 0.9)
     return np.where(ducts.epithelium > -18, -1, field).astype(np.float32)
 
 
@@ -157,7 +157,9 @@ def _looseness(seed: int, grid: Grid, epithelium: Floats, ducts: Ducts) -> Float
     """Loose around nests here and there, always around benign ducts."""
     field = 0.25 + 0.5 * smooth(seed, 44, grid, 85) + 0.3 * smooth(seed, 45, grid, 28)
     near = np.clip(1 + epithelium / 28, 0, 1)
-    return np.clip(field + 0.35 * near * (smooth(seed, 46, grid, 100) > 0) + 0.5 * near * ducts.benign, 0, 1).astype(np.float32)
+    return np.clip(field + 0.35 * near * (smooth(seed, 46, grid, 100) > 0) + 0.5 * near * ducts.benign, 0, 1).astype(
+        np.float32
+    )
 
 
 def _fibres(seed: int, grid: Grid, epithelium: Floats) -> tuple[Floats, Floats]:

@@ -45,24 +45,35 @@ def draw_field(
     Raises:
         SettingsError: for a level, size or pixel size that cannot be drawn.
     """
-    check(her2, size_px, size_px, mpp)
+    check(her2, size_px, size_px, mpp, seed)
     look = look or Look()
-    section = Section(seed, her2)
-    region = Region(origin[0], origin[1], size_px, size_px)
-    he = np.empty((size_px, size_px, 3), np.uint8)
+    field = draw_window(Section(seed, her2), Region(origin[0], origin[1], size_px, size_px), mpp, look)
+    return compress(field, look)
+
+
+def draw_window(section: Section, region: Region, mpp: float, look: Look) -> Field:
+    """Any region of the plane as the scanner sees it, before JPEG."""
+    he = np.empty((region.height, region.width, 3), np.uint8)
     ihc = np.empty_like(he)
     for block in blocks(region):
         part = block.intersection(region)
         drawn = draw_block(section, block, mpp, look)
         for target, source in zip((he, ihc), drawn, strict=True):
             target[part.relative_to(region).slices] = source[part.relative_to(block).slices]
-    if look.jpeg_quality < 100:
-        he, ihc = jpeg_round_trip(he, look.jpeg_quality), jpeg_round_trip(ihc, look.jpeg_quality)
     return Field(he, ihc)
 
 
-def check(her2: str, height: int, width: int, mpp: float) -> None:
+def compress(field: Field, look: Look) -> Field:
+    """What is left after the look's JPEG; quality 100 leaves pixels as they are."""
+    if look.jpeg_quality >= 100:
+        return field
+    return Field(jpeg_round_trip(field.he, look.jpeg_quality), jpeg_round_trip(field.ihc, look.jpeg_quality))
+
+
+def check(her2: str, height: int, width: int, mpp: float, seed: int) -> None:
     """Refuse what cannot be drawn, in one line."""
+    if not 0 <= seed < 1 << 63:
+        raise SettingsError(f"seed {seed}: expected a whole number from 0 to {(1 << 63) - 1}")
     if her2 not in HER2_LEVELS:
         raise SettingsError(f"HER2 level {her2!r}: expected one of {', '.join(HER2_LEVELS)}")
     if not (1 <= height <= 200_000 and 1 <= width <= 200_000):
@@ -78,8 +89,8 @@ def blocks(region: Region) -> list[Region]:
     return [Region(row * BLOCK_PX, column * BLOCK_PX, BLOCK_PX, BLOCK_PX) for row in rows for column in columns]
 
 
-def draw_block(section: Section, region: Region, mpp: float, look: Look) -> Field:
-    """A region of the plane without JPEG; its corner and sides are multiples of 32 px."""
+def draw_block(section: Section, region: Region, mpp: float, look: Look, *, paired: bool = True) -> Field:
+    """A region of the plane without JPEG; its corner and sides are multiples of 32 px. Not ``paired``: ``ihc`` is ``he``."""
     # A larger scale is the same tissue under finer pixels.
     um_per_px = mpp / look.scale
     sigma = look.blur_um / mpp
@@ -89,12 +100,9 @@ def draw_block(section: Section, region: Region, mpp: float, look: Look) -> Fiel
     )
     stains = paint(section, canvas)
     core = Region(margin, margin, region.height, region.width).slices
-    return Field(
-        *(
-            add_noise(blur(picture, sigma)[core], look.noise, region.top, region.left)
-            for picture in (_he(stains, look), _ihc(stains, look))
-        )
-    )
+    pictures = (_he(stains, look), _ihc(stains, look)) if paired else (_he(stains, look),)
+    seen = [add_noise(blur(picture, sigma)[core], look.noise, region.top, region.left) for picture in pictures]
+    return Field(seen[0], seen[-1])
 
 
 def _he(stains: Stains, look: Look) -> Rgb:

@@ -38,7 +38,7 @@ def score(her2: Her2) -> Score:
         case "1+":
             return Score(density=0.26, spread=0.3, share=0.5, complete=0.1)
         case "2+":
-            return Score(density=0.58, spread=0.45, share=0.8, complete=0.75)
+            return Score(density=0.44, spread=0.5, share=0.75, complete=0.7)
         case "3+":
             return Score(density=1.25, spread=0.22, share=0.97, complete=1.2)
 
@@ -60,7 +60,7 @@ def draw_dab(
     # Broken membranes: the stain keeps to stretches chosen by a smooth texture.
     stretch = np.clip(level.complete + 0.5 * coarse, 0, 1)
     amount = np.append(_expression(section, lining), 0).astype(np.float32)[territories.owner]
-    dab = amount * (border * stretch * (0.92 + 0.12 * texture) + 0.12 * (1 - 0.6 * nuclei))
+    dab = amount * (border * stretch * (0.92 + 0.12 * texture) + 0.16 * (1 - 0.6 * nuclei))
     return (dab + 0.012) * inside
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import SettingsError
 
 Vector = tuple[float, float, float]
 
@@ -69,8 +72,19 @@ class Look:
             scale=float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))),
         )
 
+    @classmethod
+    def random(cls, seed: int) -> Look:
+        """The look that belongs to a seed.
 
-def _vector(values: np.ndarray) -> Vector:
+        Raises:
+            SettingsError: for a negative seed.
+        """
+        if seed < 0:
+            raise SettingsError(f"seed of the look {seed}: expected a whole number from 0")
+        return cls.sample(np.random.default_rng([seed, 0x100C]))
+
+
+def _vector(values: NDArray[np.float64]) -> Vector:
     return float(values[0]), float(values[1]), float(values[2])
 
 

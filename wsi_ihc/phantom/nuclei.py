@@ -62,7 +62,12 @@ def _shapes(section: Section, cells: Cells) -> Shapes:
     tumour, spindle = kind == TUMOUR, (kind == FIBROBLAST) | (kind == ENDOTHELIUM)
     size = np.select(
         [tumour, kind == DUCTAL, kind == LYMPHOCYTE, kind == DEBRIS],
-        [cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * luck[:, 0]), cells.radius * 0.97, cells.radius * 1.12, cells.radius * 0.5],
+        [
+            cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * luck[:, 0]),
+            cells.radius * 0.97,
+            cells.radius * 1.12,
+            cells.radius * 0.5,
+        ],
         3.6 + 2.6 * luck[:, 0] ** 2,
     )
     aspect = 1 + (0.15 + 0.35 * luck[:, 1] ** 2)

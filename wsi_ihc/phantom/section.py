@@ -12,8 +12,8 @@ from wsi_ihc.phantom.noise import Floats, Grid, smooth
 Her2 = Literal["0", "1+", "2+", "3+"]
 HER2_LEVELS: tuple[Her2, ...] = ("0", "1+", "2+", "3+")
 
-EDGE_REACH_UM = 190.0
-"""The ragged edge wanders at most this far from the smooth outline: the bound of the noise in ``tissue_depth``."""
+EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64
+"""No tissue is farther than this from the outline: the bound of the noise that tears its edge, and the step of a coarse look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +51,35 @@ class Section:
 
     def tissue_depth(self, grid: Grid) -> Floats:
         """Distance to the glass in um, positive in tissue, clipped to what the drawing needs."""
-        coarse = smooth(self.seed, 1, grid, 260)
+        calm = 0.6 + 0.3 * smooth(self.seed, 6, grid, 190)
         ragged = (
-            34 * smooth(self.seed, 2, grid, 75)
+            26 * smooth(self.seed, 2, grid, 75)
             + 9 * smooth(self.seed, 3, grid, 16)
             + 3.2 * smooth(self.seed, 4, grid, 5)
         )
+        return np.clip(self._outline(grid) + calm * ragged, -60, 60)
+
+    def _outline(self, grid: Grid) -> Floats:
+        """The depth in tissue before its edge is torn."""
         if self.lobes is None:
-            # Bounded windows see mostly tissue, and the edge of the glass now and then.
-            base = 210 * (1.75 + smooth(self.seed, 5, grid, 420)) + 25 * coarse
-        else:
-            y, x = grid.mesh()
-            base = np.full((grid.height, grid.width), -1e6, np.float32)
-            for lobe in self.lobes:
-                np.maximum(base, lobe.depth(y, x), out=base)
-            base = base + 16 * coarse
-        return np.clip(base + ragged, -60, 60)
+            # Windows of the endless plane see mostly tissue, and the edge of the glass now and then.
+            return 210 * (1.75 + smooth(self.seed, 5, grid, 420)) + 25 * smooth(self.seed, 1, grid, 260)
+        y, x = grid.mesh()
+        depth = np.full((grid.height, grid.width), -1e6, np.float32)
+        for index, lobe in enumerate(self.lobes):
+            size = min(lobe.radius_y, lobe.radius_x)
+            rim = lobe.depth(y, x)
+            if size > 100:
+                # Large pieces are not ellipses: their outline wanders by a tenth of their size.
+                rim += 0.11 * size * smooth(self.seed, 7 + index, grid, 0.45 * size) + 0.03 * size * smooth(
+                    self.seed, 1, grid, 0.15 * size
+                )
+            np.maximum(depth, rim, out=depth)
+        return depth
 
     def is_glass(self, grid: Grid) -> bool:
-        """Whether a coarse look already rules out tissue under the grid (which must step less than ``EDGE_REACH_UM``)."""
-        if self.lobes is None:
-            return False
-        y, x = grid.mesh()
-        return all(float(lobe.depth(y, x).max()) < -EDGE_REACH_UM - grid.pitch_um for lobe in self.lobes)
+        """Whether a coarse look (a step of at most 64 um) already rules out tissue under the grid."""
+        return self.lobes is not None and float(self._outline(grid).max()) < -EDGE_REACH_UM
 
 
 def slide_lobes(seed: int, height_um: float, width_um: float, share: float) -> tuple[Lobe, ...]:

@@ -55,7 +55,7 @@ def draw_phantom(
         OutputError: when a path cannot be written.
         StorageError: when the disk fills up.
     """
-    check(her2, size.height, size.width, mpp)
+    check(her2, size.height, size.width, mpp, seed)
     if not 0 < share <= 1:
         raise SettingsError(f"share of tissue {share}: expected more than 0, at most 1")
     look = look or Look()
@@ -217,7 +217,9 @@ def _subtree(scene: _Scene, level: int, row: int, column: int, stains: int) -> _
         )
     region = Region(row * BLOCK_PX, column * BLOCK_PX, BLOCK_PX, BLOCK_PX)
     glass = _is_glass(scene, region)
-    pictures = _glass(scene.look) if glass else draw_block(scene.section, region, scene.mpp, scene.look)
+    pictures = (
+        _glass(scene.look) if glass else draw_block(scene.section, region, scene.mpp, scene.look, paired=stains > 1)
+    )
     return _Drawn(pictures, [((0, row, column), _encode(pictures, scene.look, stains, glass=glass), glass)], glass)
 
 

@@ -1,0 +1,126 @@
+"""A data set of H&E and IHC pairs drawn from the phantom, in the layout of BCI."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wsi_ihc.errors import OutputError, SettingsError, StorageError
+from wsi_ihc.geometry import Region, Size
+from wsi_ihc.phantom.field import Field, check, compress, draw_window
+from wsi_ihc.phantom.looks import Look
+from wsi_ihc.phantom.optics import Rgb
+from wsi_ihc.phantom.section import HER2_LEVELS, Section
+
+SEEDS_PER_SET = 1_000_000
+"""Pairs of one data set take consecutive sections, so that no two share one, across its splits and across data sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One pair to draw."""
+
+    name: str
+    split: str
+    section: Section
+    seed: int
+
+
+def draw_pairs(
+    folder: str | Path,
+    count: int,
+    *,
+    size: Size,
+    mpp: float = 0.5,
+    seed: int = 0,
+    train_share: float = 0.8,
+    misalign_px: float = 0.0,
+    threads: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Draw ``count`` pairs into ``folder``: ``{HE,IHC}/{train,test}/00001_train_3+.png``, levels in turn, looks at random.
+
+    ``misalign_px`` moves each IHC by up to as much in both directions, and turns it by up to a degree and a half, as
+    consecutive sections are; 0 keeps them on the same pixels. ``progress`` is told 1 for each pair. The folder appears
+    when it is complete.
+
+    Raises:
+        SettingsError: for values that cannot be drawn.
+        OutputError: when the folder is there already, or cannot be written.
+        StorageError: when the disk fills up.
+    """
+    check("0", size.height, size.width, mpp, seed)
+    if not 1 <= count < SEEDS_PER_SET:
+        raise SettingsError(f"{count} pairs: expected 1 to {SEEDS_PER_SET - 1}")
+    if not 0 <= train_share <= 1:
+        raise SettingsError(f"share of training pairs {train_share}: expected 0 to 1")
+    if not 0 <= misalign_px <= 200:
+        raise SettingsError(f"misalignment of {misalign_px} px: expected 0 to 200 px")
+    target = Path(folder)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"{target}: is there already; give a new folder")
+    part = target.with_name(target.name + ".part")
+    try:
+        for stain in ("HE", "IHC"):
+            for split in ("train", "test"):
+                (part / stain / split).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(
+                lambda plan: _write_pair(part, plan, size, mpp, misalign_px), _plans(count, seed, train_share)
+            ):
+                if progress:
+                    progress(1)
+        if target.exists():
+            target.rmdir()
+        part.replace(target)
+    except OSError as error:
+        raise StorageError(f"{target}: writing failed ({error.strerror}); nothing was left behind") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _plans(count: int, seed: int, train_share: float) -> list[_Plan]:
+    """Levels in turn within each split; numbers run through both, as in BCI."""
+    training = round(count * train_share)
+    plans = []
+    for index in range(count):
+        split, place = ("train", index) if index < training else ("test", index - training)
+        her2 = HER2_LEVELS[place % 4]
+        number = seed * SEEDS_PER_SET + index
+        plans.append(_Plan(f"{index + 1:05d}_{split}_{her2}.png", split, Section(number, her2), number))
+    return plans
+
+
+def _write_pair(folder: Path, plan: _Plan, size: Size, mpp: float, misalign_px: float) -> None:
+    rng = np.random.default_rng([plan.seed, 0xB0])
+    look = Look.sample(rng)
+    margin = int(np.ceil(misalign_px + 0.03 * max(size))) if misalign_px else 0
+    window = draw_window(
+        plan.section, Region(-margin, -margin, size.height + 2 * margin, size.width + 2 * margin), mpp, look
+    )
+    core = Region(margin, margin, *size).slices
+    shift = rng.uniform(-misalign_px, misalign_px, 2)
+    angle = rng.uniform(-1.5, 1.5) if misalign_px else 0.0
+    moved = window.ihc if not misalign_px else _moved(window.ihc, float(shift[0]), float(shift[1]), angle)
+    field = compress(Field(np.ascontiguousarray(window.he[core]), np.ascontiguousarray(moved[core])), look)
+    for stain, picture in (("HE", field.he), ("IHC", field.ihc)):
+        _, encoded = cv2.imencode(".png", picture[..., ::-1])
+        (folder / stain / plan.split / plan.name).write_bytes(encoded.tobytes())
+
+
+def _moved(picture: Rgb, down: float, right: float, degrees: float) -> Rgb:
+    """Turned about the centre, then shifted, pixels."""
+    height, width = picture.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    matrix[:, 2] += (right, down)
+    moved: Rgb = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return moved
