@@ -1,0 +1,294 @@
+"""The whole path on small slides: the promises of docs/design.md, one by one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from tests.conftest import stained_island, write_slide
+from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.convert import convert_slide, estimate_conversion
+from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
+from wsi_ihc.executors import run_serial
+from wsi_ihc.ometiff import verify_ome_tiff
+from wsi_ihc.store import files
+
+
+def _settings(*assignments: str, **options: object) -> ConversionSettings:
+    return load_settings(
+        ConversionSettings, None, {key.replace("__", "."): value for key, value in options.items()}, assignments
+    )
+
+
+IDENTITY = _settings(generator__name="identity", output__compression="deflate", tissue__source="none")
+
+
+def _left_over(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def test_identity_reproduces_the_slide_bit_for_bit(small_slide: Path, tmp_path: Path) -> None:
+    report = convert_slide(small_slide, tmp_path / "out.ome.tiff", IDENTITY)
+    np.testing.assert_array_equal(tifffile.imread(report.output), tifffile.imread(small_slide))
+    assert _left_over(tmp_path) == {"out.ome.tiff", "out.json"}
+    assert verify_ome_tiff(report.output).ok
+
+
+def test_glass_is_white_and_tissue_is_untouched(small_slide: Path, tmp_path: Path) -> None:
+    settings = _settings(generator__name="identity", output__compression="deflate")
+    pixels = tifffile.imread(convert_slide(small_slide, tmp_path / "out.ome.tiff", settings).output)
+    source = tifffile.imread(small_slide)
+    assert (pixels[:40, :40] == 255).all()
+    middle = slice(400, 900)
+    np.testing.assert_array_equal(pixels[middle, middle], source[middle, middle])
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+@pytest.mark.parametrize("kind", ["resnet", "unet"])
+def test_the_grid_does_not_change_the_pixels(
+    kind: str, normalisation: str, small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """Promise 1, through the whole path: one grey level in float32, with the tissue's soft edge and the pyramid."""
+    planes = []
+    for core in (512, 1536):
+        settings = _settings(
+            f"tiling.core_px={core}",
+            generator__name=str(tiny_bundles[f"{kind}-{normalisation}"]),
+            compute__precision="float32",
+            output__compression="deflate",
+        )
+        output = tmp_path / f"{core}.ome.tiff"
+        convert_slide(small_slide, output, settings)
+        planes.append(tifffile.imread(output).astype(int))
+    assert planes[0].std() > 5
+    assert abs(planes[0] - planes[1]).max() <= 1
+
+
+def test_a_different_grid_gives_the_same_bytes_where_arithmetic_is_exact(small_slide: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / "a.ome.tiff", tmp_path / "b.ome.tiff"]
+    for output, core in zip(outputs, (512, 2048), strict=True):
+        convert_slide(small_slide, output, _settings(f"tiling.core_px={core}", generator__name="identity"))
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_dask_and_the_serial_loop_agree(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings("tiling.core_px=512", generator__name="recolour")
+    convert_slide(small_slide, tmp_path / "dask.ome.tiff", settings)
+    monkeypatch.setattr("wsi_ihc.convert.run_dask", run_serial)
+    convert_slide(small_slide, tmp_path / "serial.ome.tiff", settings)
+    assert (tmp_path / "dask.ome.tiff").read_bytes() == (tmp_path / "serial.ome.tiff").read_bytes()
+
+
+def _command(slide: Path, output: Path) -> list[str]:
+    options = ["--generator", "identity", "--set", "tiling.core_px=512", "--quiet"]
+    return [sys.executable, "-m", "wsi_ihc", "convert", str(slide), "-o", str(output), *options]
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, stained_island(5000, 5000))
+    subprocess.run(_command(slide, tmp_path / "whole.ome.tiff"), check=True, timeout=120)
+    truth = (tmp_path / "whole.ome.tiff").read_bytes()
+    output, store = tmp_path / "killed.ome.tiff", tmp_path / "killed.ome.tiff.blocks.zarr"
+    chance = random.Random(1)
+    kept = 0
+    for _ in range(4):
+        process = subprocess.Popen(_command(slide, output), start_new_session=True)
+        before = _blocks(store)
+        # Some moment after the first new block: the kill falls into work, not into the start.
+        while process.poll() is None and _blocks(store) <= before:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.15))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert _blocks(store) >= before, "a finished block was lost"
+        kept = max(kept, _blocks(store))
+        if output.exists():
+            break
+        assert not output.exists()
+    assert kept > 0
+    subprocess.run(_command(slide, output), check=True, timeout=120)
+    assert output.read_bytes() == truth
+
+
+def _blocks(store: Path) -> int:
+    try:
+        return sum(name[0].isdigit() for name in os.listdir(store / "blocks"))
+    except FileNotFoundError:
+        return 0
+
+
+def test_an_interrupt_is_one_line_and_resumable(tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, stained_island(5000, 5000))
+    output, store = tmp_path / "out.ome.tiff", tmp_path / "out.ome.tiff.blocks.zarr"
+    process = subprocess.Popen(_command(slide, output), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not _blocks(store):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(said.split("\n")) <= 3  # click ends the line on which the terminal wrote ^C
+    assert "continue" in said
+    assert not output.exists()
+    assert _blocks(store)
+
+
+def test_changed_settings_start_afresh_and_say_why(
+    small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out.ome.tiff"
+
+    def fails(*_: object) -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr("wsi_ihc.convert.write_ome_tiff", fails)
+        convert_slide(small_slide, output, _settings(generator__name="identity"))
+    convert_slide(small_slide, output, _settings(generator__name="identity", output__quality=70))
+    assert any("starting afresh" in message and "quality" in message for message in caplog.messages)
+    assert verify_ome_tiff(output).ok
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.ome.tiff"
+    settings = _settings("tiling.core_px=512", generator__name="identity")
+    write, calls = os.write, 0
+
+    def fills_up(descriptor: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="disk is full") as caught:
+        patch.setattr(files.os, "write", fills_up)
+        convert_slide(small_slide, output, settings)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+    finished = _blocks(tmp_path / "out.ome.tiff.blocks.zarr")
+    assert finished
+    report = convert_slide(small_slide, output, settings)
+    assert report.plan.blocks > finished
+    assert verify_ome_tiff(output).ok
+
+
+def test_a_run_killed_between_naming_and_tidying_is_finished_by_the_next(
+    small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.ome.tiff"
+    with monkeypatch.context() as patch:
+        patch.setattr("wsi_ihc.workspace.Workspace.discard", lambda self: None)
+        convert_slide(small_slide, output, IDENTITY)
+    before = output.read_bytes()
+    convert_slide(small_slide, output, IDENTITY)
+    assert output.read_bytes() == before
+    assert _left_over(tmp_path) == {"out.ome.tiff", "out.json"}
+
+
+def test_an_output_is_not_replaced_unasked(small_slide: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ome.tiff"
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        convert_slide(small_slide, output, IDENTITY)
+    assert output.read_bytes() == b"precious"
+    convert_slide(small_slide, output, IDENTITY, overwrite=True)
+    assert verify_ome_tiff(output).ok
+
+
+def test_two_runs_on_one_output(small_slide: Path, tmp_path: Path) -> None:
+    from wsi_ihc.workspace import Workspace
+
+    output = tmp_path / "out.ome.tiff"
+    with (
+        Workspace.around(output, small_slide, overwrite=False).locked(),
+        pytest.raises(OutputError, match=f"process {os.getpid()}"),
+    ):
+        convert_slide(small_slide, output, IDENTITY)
+
+
+@pytest.mark.parametrize(("name", "error"), [("out.png", SettingsError), ("small.tiff", SettingsError)])
+def test_names_that_cannot_be(small_slide: Path, name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        convert_slide(small_slide, small_slide.parent / name, IDENTITY, overwrite=True)
+
+
+def test_a_slide_without_pixel_size_tells_how_to_give_it(tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, stained_island(600, 600), mpp=None)
+    with pytest.raises(ResolutionError, match="--mpp"):
+        convert_slide(slide, tmp_path / "out.ome.tiff", IDENTITY)
+    report = convert_slide(
+        slide,
+        tmp_path / "out.ome.tiff",
+        IDENTITY.model_copy(update={"slide": IDENTITY.slide.model_copy(update={"mpp": 0.25})}),
+    )
+    assert report.provenance.mpp == 0.25
+
+
+def test_an_empty_slide_is_refused(tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, np.full((800, 800, 3), 243, np.uint8))
+    with pytest.raises(UnsupportedSlideError, match="no tissue found"):
+        convert_slide(slide, tmp_path / "out.ome.tiff", _settings(generator__name="identity"))
+    assert not (tmp_path / "out.ome.tiff").exists()
+
+
+def test_provenance_is_in_the_file_and_beside_it(
+    small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = _settings("generator.calibration_px=128", generator__name=str(tiny_bundles["resnet-instance"]))
+    output = convert_slide(small_slide, tmp_path / "out.ome.tiff", settings).output
+    beside = json.loads((tmp_path / "out.json").read_text())
+    with tifffile.TiffFile(output) as tiff:
+        xml = tiff.pages[0].description
+    made = beside["provenance"]
+    assert made["normalisation"] == "calibrated"
+    for text in (made["statistics_sha256"], made["generator_sha256"], "small.tiff", "Research use only"):
+        assert text in xml
+    assert str(small_slide.parent) not in xml
+    assert beside["run"]["seconds"]["stain"] > 0
+    assert beside["run"]["peak_memory_mb"] > 0
+
+
+def test_the_estimate_writes_nothing(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    estimate = estimate_conversion(small_slide, IDENTITY)
+    assert estimate.plan.blocks == 4
+    assert estimate.seconds > 0
+    assert _left_over(tmp_path) == set()
+
+
+def test_resampled_working_plane_is_independent_of_the_grid(tmp_path: Path) -> None:
+    """A slide at 0.2 um/px for a generator at 0.5: the reduced pixels must not depend on their windows."""
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, stained_island(2900, 3100), mpp=0.2)
+    planes: list[NDArray[np.uint8]] = []
+    for core in (512, 1024):
+        settings = IDENTITY.model_copy(
+            update={
+                "tiling": IDENTITY.tiling.model_copy(update={"core_px": core}),
+                "resolution": IDENTITY.resolution.model_copy(update={"mpp": 0.5}),
+            }
+        )
+        report = convert_slide(slide, tmp_path / f"{core}.ome.tiff", settings)
+        planes.append(tifffile.imread(report.output))
+        assert report.provenance.scale == pytest.approx(2.5)
+    np.testing.assert_array_equal(*planes)
+    assert planes[0].shape == (1160, 1240, 3)
