@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,20 +61,20 @@ def distributions(
             values = values[np.isfinite(values)]
             colour = LEVEL_COLOURS.get(group, LEVEL_COLOURS[None])
             spread = jitter.uniform(-0.28, 0.28, values.size)
-            axis.plot(place + spread, values, ".", color=colour, alpha=0.45, markersize=3, rasterized=values.size > 300)
+            dots = {"color": colour, "alpha": 0.6, "markersize": 4, "rasterized": values.size > 300}
+            axis.plot(place + spread, values, ".", zorder=1, **dots)
             if values.size:
-                axis.boxplot(
-                    values,
-                    positions=[place],
-                    widths=0.55,
-                    showfliers=False,
-                    medianprops={"color": _INK, "linewidth": 1.6},
-                )
+                axis.boxplot(values, positions=[place], widths=0.6, showfliers=False, zorder=2, **_box())
         if measure.better == "zero":
             axis.axhline(0, color="#b8bcc6", linewidth=0.8, zorder=0)
         axis.set_xticks(range(len(shown)), list(shown))
         axis.set_title(measure.title, fontsize=9, color=_INK, loc="left")
     return _svg(figure)
+
+
+def _box() -> dict[str, Any]:
+    thin = {"color": "#565c69", "linewidth": 0.9}
+    return {"boxprops": thin, "whiskerprops": thin, "capprops": thin, "medianprops": {"color": _INK, "linewidth": 1.8}}
 
 
 def dab_plots(

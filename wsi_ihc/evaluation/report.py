@@ -55,9 +55,12 @@ def write_report(report: Report, folder: Path, comparison: Comparison | None = N
         StorageError: a file cannot be written.
     """
     content = {"format": _FORMAT, "research_use_only": RESEARCH_USE_ONLY} | asdict(report)
-    content |= {"images": len(report.names), "comparison": asdict(comparison) if comparison else None}
+    compared = asdict(comparison) if comparison else None
+    content |= {"images": len(report.names), "comparison": compared}
     for in_the_csv in ("columns", "names", "levels"):
         del content[in_the_csv]
+    if compared:
+        del compared["images"]  # in comparison.csv
     try:
         text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
