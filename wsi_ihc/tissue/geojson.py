@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsi_ihc.errors import SettingsError
+from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.geometry import Size
 from wsi_ihc.tissue.mask import TissueMask
 from wsi_ihc.tissue.outlines import Ring, fill, outlines
@@ -34,17 +34,16 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
     the same mask, pixel for pixel.
 
     Raises:
-        SettingsError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
-    factor = mask.downsample * scale
     pieces = sorted(outlines(mask.pixels), key=lambda rings: -sum(len(ring) for ring in rings))
-    closed = ([_closed_ring(ring * factor) for ring in rings] for rings in pieces)
+    closed = ([_closed_ring(_on_plane(ring, mask) * scale) for ring in rings] for rings in pieces)
     features = [_feature(rings, number) for number, rings in enumerate(closed, start=1)]
     text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"{path}: cannot write the tissue outlines ({error.strerror})") from None
+        raise OutputError(f"{path}: cannot write the tissue outlines ({error.strerror})") from None
 
 
 def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: float) -> TissueMask:
@@ -89,6 +88,12 @@ def _feature(rings: list[list[list[float]]], number: int) -> dict[str, Any]:
         "geometry": {"type": "Polygon", "coordinates": rings},
         "properties": {"objectType": "annotation", "name": f"Tissue {number}", "classification": TISSUE_CLASS},
     }
+
+
+def _on_plane(ring: Ring, mask: TissueMask) -> Ring:
+    """Corners in working pixels; what reaches the last mask pixel's edge reaches the plane's."""
+    last = np.array(mask.pixels.shape[::-1], np.float64)
+    return np.where(ring == last, (mask.size.width, mask.size.height), ring * mask.downsample)
 
 
 def _closed_ring(ring: Ring) -> list[list[float]]:

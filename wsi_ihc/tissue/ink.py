@@ -42,11 +42,18 @@ def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray
 def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:
     """Where ``ink`` varies as finely as the cells below it do; grown back to the edge of the stroke.
 
-    The edge itself is a step of density, which looks like texture: only the inside of a stroke is judged. What is
-    black all through shows nothing.
+    The edge itself is a step of density, which would look like texture: only the inside of a stroke is measured, and
+    compared with itself alone. What is black all through shows nothing.
     """
-    visible = np.minimum(density, OPAQUE)
-    fine = visible - cv2.GaussianBlur(visible, (0, 0), max(1.0, CELL_UM / mpp))
-    power = cv2.GaussianBlur(fine * fine, (0, 0), max(1.0, CELLS_UM / mpp))
-    edge = max(1.0, CELLS_UM / mpp)
-    return dilated(~dilated(~ink, edge) & (power > TEXTURE**2), edge)
+    edge = max(1.0, CELL_UM / mpp)
+    inside = (~dilated(~ink, edge)).astype(np.float32)
+    visible = np.minimum(density, np.float32(OPAQUE))
+    fine = inside * (visible - _local_mean(visible, inside, max(1.0, CELL_UM / mpp)))
+    power = _local_mean(fine * fine, inside, max(1.0, CELLS_UM / mpp))
+    return dilated((inside > 0) & (power > TEXTURE**2), edge)
+
+
+def _local_mean(values: NDArray[np.float32], where: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian mean of ``values`` over the pixels where ``where`` is 1."""
+    total = cv2.GaussianBlur(values * where, (0, 0), sigma)
+    return np.asarray(total / np.maximum(cv2.GaussianBlur(where, (0, 0), sigma), 1e-6), np.float32)

@@ -46,15 +46,19 @@ class TissueMask:
         resolution of the mask). A working pixel's value depends on its place in the plane alone: it is the same, bit
         for bit, in every region that holds it.
         """
+        if region.area == 0:
+            return np.zeros(region.size, np.float32)
         rows, columns = self._taps(region)
         soft = self._softened(rows, columns)
-        if soft.all() and soft.min() == 1:
+        if soft.min() == 1:
             return None
         alpha = _interpolated(_interpolated(soft, columns, axis=1), rows, axis=0)
-        return None if alpha.size and alpha.min() == 1 else alpha
+        return None if alpha.min() == 1 else alpha
 
     def any(self, region: Region) -> bool:
         """Whether :meth:`coverage` is above 0 anywhere in ``region``."""
+        if region.area == 0:
+            return False
         rows, columns = self._taps(region)
         soft = self._softened(rows, columns)
         # A tap of weight 0 is not seen: at the first and last pixel that decides.
@@ -69,8 +73,6 @@ class TissueMask:
 
         Its values are sixteenths, exact in float32, and come from ``_REACH`` neighbours: cropping changes nothing.
         """
-        if rows.length == 0 or columns.length == 0:
-            return np.zeros((rows.length, columns.length), np.float32)
         crop = self._padded_crop(rows, columns)
         if crop.all():
             return np.ones((rows.length, columns.length), np.float32)
@@ -111,8 +113,6 @@ def _taps(start: int, count: int, downsample: float, size: int) -> _Taps:
     place = np.clip(place, 0, size - 1)
     index = np.floor(place).astype(np.intp)
     weight = (place - index).astype(np.float32)
-    if count == 0:
-        return _Taps(0, 0, index, weight)
     first = int(index[0])
     return _Taps(first, int(index[-1]) - first + 2, index - first, weight)
 

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.geometry import Size
+from wsi_ihc.tissue import TissueMask, read_geojson, write_geojson
+from wsi_ihc.tissue.outlines import outlines, signed_area
+
+SQUARE = [[[10, 20], [50, 20], [50, 60], [10, 60], [10, 20]]]
+HOLE = [[20, 30], [40, 30], [40, 50], [20, 50], [20, 30]]
+
+
+def read(path: Path, document: Any, side: int = 100) -> NDArray[np.bool_]:
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return read_geojson(path, size=Size(side, side), scale=1.0, downsample=1.0).pixels
+
+
+def feature(geometry: dict[str, Any], classification: str | None = None) -> dict[str, Any]:
+    properties = {"objectType": "annotation", "classification": {"name": classification}} if classification else {}
+    return {"type": "Feature", "id": "a1", "geometry": geometry, "properties": properties}
+
+
+def polygon(*rings: Any) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+@given(
+    pixels=arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    factor=st.sampled_from([1.0, 3.7, 31.834460803]),
+)
+def test_a_round_trip_keeps_every_pixel(
+    tmp_path_factory: pytest.TempPathFactory, pixels: NDArray[np.bool_], factor: float
+) -> None:
+    path = tmp_path_factory.mktemp("trip") / "mask.geojson"
+    size = Size(*(max(1, round(side * factor)) for side in pixels.shape))
+    write_geojson(TissueMask(pixels, factor, size), path, scale=2.0)
+    if pixels.any():
+        again = read_geojson(path, size=size, scale=2.0, downsample=factor).pixels
+        assert np.array_equal(again, pixels)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_outlines_hold_each_piece_with_its_holes(pixels: NDArray[np.bool_]) -> None:
+    for outer, *holes in outlines(pixels):
+        assert all(np.sign(signed_area(hole)) == -np.sign(signed_area(outer)) for hole in holes)
+        assert abs(signed_area(outer)) > sum(abs(signed_area(hole)) for hole in holes)
+        for ring in (outer, *holes):
+            assert len({tuple(corner) for corner in ring.tolist()}) == len(ring)
+
+
+def test_the_file_is_what_qupath_expects(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), bool)
+    pixels[1:6, 1:6] = True
+    pixels[3, 3] = False
+    write_geojson(TissueMask(pixels, 4.0, Size(32, 32)), tmp_path / "a.geojson", scale=2.0)
+    write_geojson(TissueMask(pixels, 4.0, Size(32, 32)), tmp_path / "b.geojson", scale=2.0)
+    document = json.loads((tmp_path / "a.geojson").read_text())
+    assert document["type"] == "FeatureCollection"
+    (piece,) = document["features"]
+    assert uuid.UUID(piece["id"])
+    assert piece["properties"]["objectType"] == "annotation"
+    assert piece["properties"]["classification"]["name"] == "Tissue"
+    assert piece["geometry"]["type"] == "Polygon"
+    outer, hole = piece["geometry"]["coordinates"]
+    assert outer[0] == outer[-1]
+    assert min(outer)[0] == 8
+    assert max(outer)[0] == 48
+    assert len(hole) == 5
+    assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+
+
+def test_no_tissue_is_an_empty_collection(tmp_path: Path) -> None:
+    write_geojson(TissueMask(np.zeros((3, 3), bool), 1.0, Size(3, 3)), tmp_path / "a.geojson", scale=1.0)
+    assert json.loads((tmp_path / "a.geojson").read_text()) == {"type": "FeatureCollection", "features": []}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "FeatureCollection", "features": [feature(polygon(*SQUARE))]},
+        [feature(polygon(*SQUARE))],
+        feature(polygon(*SQUARE)),
+        polygon(*SQUARE),
+        feature({"type": "MultiPolygon", "coordinates": [SQUARE]}),
+        feature({"type": "GeometryCollection", "geometries": [polygon(*SQUARE)]}),
+        {"type": "FeatureCollection", "features": [feature(polygon(*SQUARE)), feature(polygon(*SQUARE))]},
+        feature(polygon([[x, y, 0] for x, y in SQUARE[0]])),
+    ],
+    ids=["collection", "bare list", "feature", "geometry", "multipolygon", "geometry collection", "overlap", "with z"],
+)
+def test_every_shape_that_qupath_exports_is_read(tmp_path: Path, document: Any) -> None:
+    expected = np.zeros((100, 100), bool)
+    expected[20:60, 10:50] = True
+    assert np.array_equal(read(tmp_path / "a.geojson", document), expected)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        feature(polygon(SQUARE[0], HOLE)),
+        [feature(polygon(*SQUARE)), feature(polygon(HOLE), "Ignore*")],
+        [feature(polygon(HOLE), "exclude"), feature(polygon(*SQUARE), "Tumor")],
+    ],
+    ids=["hole", "ignored", "excluded"],
+)
+def test_holes_and_ignored_annotations_are_cut_out(tmp_path: Path, document: Any) -> None:
+    pixels = read(tmp_path / "a.geojson", document)
+    assert pixels.sum() == 40 * 40 - 20 * 20
+    assert not pixels[30:50, 20:40].any()
+
+
+def test_points_and_lines_are_skipped_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    point, line = {"type": "Point", "coordinates": [1, 2]}, {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}
+    with caplog.at_level(logging.WARNING):
+        pixels = read(tmp_path / "a.geojson", [feature(point), feature(line), feature(polygon(*SQUARE))])
+    assert pixels.sum() == 1600
+    assert "2 points or lines" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("no json", "not GeoJSON"),
+        ("[" * 100_000, "not GeoJSON"),
+        ({"a": 1}, "not GeoJSON"),
+        ([], "no polygons"),
+        (3, "not GeoJSON"),
+        ([{"type": "Feature", "geometry": None}], "without a geometry"),
+        ([feature({"type": "Point", "coordinates": [1, 2]})], "no polygons"),
+        (feature(polygon([[1, 2], ["a", 4], [5, 6]])), "pairs of numbers"),
+        (feature(polygon([[1, 2], [3, 4]])), "pairs of numbers"),
+        (feature(polygon([[1, 2], [3], [5, 6]])), "pairs of numbers"),
+        (feature({"type": "Polygon", "coordinates": [[]]}), "pairs of numbers"),
+        (feature({"type": "MultiPolygon", "coordinates": [3]}), "pairs of numbers"),
+        (feature(polygon([[1, 2], [float("nan"), 4], [5, 6]])), "pairs of numbers"),
+        (feature(polygon([[0, 0], [900, 0], [900, 900]])), "outside the slide of 100 x 100"),
+        (feature(polygon([[-50, 0], [90, 0], [90, 90]])), "outside the slide"),
+    ],
+)
+def test_anything_else_is_one_clear_line(tmp_path: Path, document: Any, says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        read(tmp_path / "edited.geojson", document)
+    assert "edited.geojson" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"missing\.geojson: cannot read"):
+        read_geojson(tmp_path / "missing.geojson", size=Size(9, 9), scale=1.0, downsample=1.0)
+
+
+def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        write_geojson(TissueMask(np.ones((1, 1), bool), 1.0, Size(1, 1)), tmp_path / "no" / "a.geojson", scale=1.0)
