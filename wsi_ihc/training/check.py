@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, WsiIhcError
 from wsi_ihc.training.examples import Example, Image
+from wsi_ihc.training.phantom_examples import PhantomExample
 from wsi_ihc.training.restain import HAEMATOXYLIN
 from wsi_ihc.training.sources import Source
 
@@ -80,8 +81,10 @@ def check_sources(
         DataSetError: when a source has no usable training pair left.
     """
     every = [(source, example) for source in sources for example in (*source.train, *source.validation)]
-    stride = 1 if depth == "full" else max(1, len(every) // _SAMPLE)
-    chosen = [] if depth == "off" else every[::stride]
+    # What is drawn on the spot needs no check, and takes longer to draw than to read.
+    kept = [item for item in every if not isinstance(item[1], PhantomExample)]
+    stride = 1 if depth == "full" else max(1, len(kept) // _SAMPLE)
+    chosen = [] if depth == "off" else kept[::stride]
 
     def look(item: tuple[Source, Example]) -> Problem | None:
         problem = check_example(item[1], f"{item[0].name}/{item[1].name}", crop_px)

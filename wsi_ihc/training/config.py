@@ -42,6 +42,8 @@ class SourceSettings(Settings):
     """``phantom``: fields to draw."""
     size_px: int = Field(default=256, ge=64)
     """``phantom``: side of a field."""
+    levels: tuple[Literal["0", "1+", "2+", "3+"], ...] = Field(default=("0", "1+", "2+", "3+"), min_length=1)
+    """``phantom``: HER2 levels, drawn in turn; name one twice to have it twice as often."""
     seed: int = Field(default=0, ge=0)
     """``phantom``: the same seed draws the same fields."""
 

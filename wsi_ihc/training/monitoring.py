@@ -101,9 +101,14 @@ def watch(
         right = (real_logits > undecided).float().mean() + (fake_logits < undecided).float().mean()
         measures = {"discriminator_accuracy": right / 2}
         if len(real) > 1:
-            spread = generated.float().std(dim=0).mean() / real.float().std(dim=0).mean().clamp_min(1e-6)
-            measures["spread_ratio"] = spread
+            measures["spread_ratio"] = _spread(generated) / _spread(real).clamp_min(1e-6)
     return measures
+
+
+def _spread(images: Tensor) -> Tensor:
+    """Mean over pixels of the standard deviation over the batch."""
+    images = images.float()
+    return (images - images.mean(dim=0)).square().mean(dim=0).sqrt().mean()
 
 
 class CollapseWatch:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_ihc.phantom import HER2_LEVELS, Her2, Look, draw_field
+from wsi_ihc.phantom import Her2, Look, draw_field
 from wsi_ihc.training.config import SourceSettings, TrainingSettings
 from wsi_ihc.training.examples import Example, Image
 
@@ -30,10 +30,10 @@ class PhantomExample:
 
 
 def phantom_examples(source: SourceSettings, settings: TrainingSettings) -> list[Example]:
-    """``source.count`` fields, the HER2 levels in turn."""
+    """``source.count`` fields, the source's HER2 levels in turn."""
     first = source.seed * 1_000_003
-    mpp = settings.mpp or _USUAL_MPP
+    levels, mpp = source.levels, settings.mpp or _USUAL_MPP
     return [
-        PhantomExample(f"{first + number}", HER2_LEVELS[number % len(HER2_LEVELS)], first + number, source.size_px, mpp)
+        PhantomExample(f"{number}", levels[number % len(levels)], first + number, source.size_px, mpp)
         for number in range(source.count)
     ]
