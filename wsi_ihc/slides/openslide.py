@@ -57,6 +57,7 @@ class OpenSlideReader:
         self.notices = believed.notices
         told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
+        self._closed = False
         self._patches = TileCache(settings.cache_mb * 1_000_000)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
@@ -71,7 +72,9 @@ class OpenSlideReader:
         return assemble(region, size, PATCH, fetch)
 
     def close(self) -> None:
-        self._slide.close()
+        if not self._closed:  # libopenslide must not be asked twice
+            self._slide.close()
+        self._closed = True
         self._patches.clear()
 
     def _cropped(self, level: int) -> Size:
@@ -87,6 +90,8 @@ class OpenSlideReader:
         downsample = self._downsamples[level]
         left = self._bounds.left + round(region.left * downsample)
         top = self._bounds.top + round(region.top * downsample)
+        if self._closed:
+            raise UnreadableSlideError(f"{self.path}: cannot be read any more, it was closed")
         try:
             image = self._slide.read_region((left, top), level, (region.width, region.height))
         except (openslide.OpenSlideError, ValueError) as error:

@@ -66,6 +66,12 @@ def objective_of_aperio(description: str) -> str | None:
     return found.group(1) if found else None
 
 
+def objective_of_ome(xml: str) -> str | None:
+    """NominalMagnification of the first Objective of OME-XML."""
+    found = re.search(r"<[^<>]*Objective\b[^<>]*\bNominalMagnification=\"([0-9.]+)\"", xml)
+    return found.group(1) if found else None
+
+
 def from_resolution_tags(x: float, y: float, unit: int) -> tuple[float, float] | None:
     """TIFF XResolution and YResolution in pixels per ``unit``: 2 is an inch, 3 a centimetre, else no unit."""
     um = {2: 25400.0, 3: 10000.0}.get(unit)

@@ -47,14 +47,23 @@ def reduce(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[n
 
     ``pixels`` are the source pixels of exactly the region's ``source_span`` in both axes.
     """
-    height, width = region.size
     if scale == 2.0:  # OpenCV's 2 x 2 mean rounds halves up too: the same values, ten times faster
-        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        return cv2.resize(pixels, region.size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return reduce_exactly(pixels, region, scale)
+
+
+def reduce_exactly(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[np.uint8]:
+    """:func:`reduce` for any scale, one axis after the other."""
+    height, width = region.size
     down, across = weights(region.top, height, scale), weights(region.left, width, scale)
     span = pixels.shape[1]
     rows = down @ pixels.reshape(-1, span * 3).astype(np.float32)  # (height, span * 3)
-    rows = np.floor(rows * (SIXTEENTHS / UNIT) + 0.5)
+    rows *= SIXTEENTHS / UNIT
+    rows += 0.5
+    np.floor(rows, out=rows)
     turned = np.ascontiguousarray(rows.reshape(height, span, 3).transpose(1, 0, 2))
     columns = across @ turned.reshape(span, height * 3)  # (width, height * 3)
-    values = (columns * (1 / (SIXTEENTHS * UNIT)) + 0.5).astype(np.uint8)  # truncation is floor
-    return np.ascontiguousarray(values.reshape(width, height, 3).transpose(1, 0, 2))
+    columns *= 1 / (SIXTEENTHS * UNIT)
+    columns += 0.5
+    values = columns.astype(np.uint8).reshape(width, height, 3)  # cutting off is floor
+    return np.ascontiguousarray(values.transpose(1, 0, 2))

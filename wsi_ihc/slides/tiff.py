@@ -136,7 +136,7 @@ def _contents(path: Path) -> tuple[list[_Plane], tuple[float, float] | None, dic
             for page in pages:
                 tiff_pages.check(path, page)
             stated = _stated_mpp(tiff, pages[0])
-            return [_Plane.of(page) for page in pages], stated, _properties(pages[0], stated)
+            return [_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated)
     except SlideError:
         raise
     except Exception as error:  # tifffile meets a damaged tag with whatever Python raises
@@ -154,12 +154,16 @@ def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     return None
 
 
-def _properties(page: TiffPage, stated: tuple[float, float] | None) -> dict[str, str]:
+def _properties(tiff: TiffFile, page: TiffPage, stated: tuple[float, float] | None) -> dict[str, str]:
     """The few facts that may leave the file: an Aperio description also holds a user, a file name and a date."""
-    properties = {"vendor": "aperio" if page.is_svs else "ome" if page.is_ome else "generic-tiff"}
-    if page.is_svs and (objective := pixel_size.objective_of_aperio(page.description)):
-        properties["objective"] = objective
-    return properties | pixel_size.as_properties(stated)
+    if page.is_svs:
+        vendor, objective = "aperio", pixel_size.objective_of_aperio(page.description)
+    elif tiff.is_ome:
+        vendor, objective = "ome", pixel_size.objective_of_ome(tiff.pages.first.description)
+    else:
+        vendor, objective = "generic-tiff", None
+    told = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}
+    return told | pixel_size.as_properties(stated)
 
 
 def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:

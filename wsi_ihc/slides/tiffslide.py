@@ -35,11 +35,14 @@ class TiffSlideReader:
         self.path: Path | None = path
         try:
             self._slide = tiffslide.TiffSlide(path)
-            sizes = [Size(height, width) for width, height in self._slide.level_dimensions]
+            self._planes = _rgb_planes(path, self._slide)
             facts = self._slide.properties
+        except UnsupportedSlideError:
+            self._slide.close()
+            raise
         except Exception as error:  # tiffslide lets tifffile's, zarr's and its own errors through
             raise NotForThisReader(_one_line(error)) from error
-        self.levels = pyramid(sizes)
+        self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
         pixel_size.check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(_text(facts, "mpp-x"), _text(facts, "mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
@@ -47,7 +50,6 @@ class TiffSlideReader:
         self.notices = believed.notices
         told = {name: text for key, name in _PROPERTIES.items() if (text := _text(facts, key))}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
-        self._require_rgb()
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         return padded(region, self.levels[level].size, lambda inside: self._read(inside, level))
@@ -55,27 +57,26 @@ class TiffSlideReader:
     def close(self) -> None:
         self._slide.close()
 
-    def _require_rgb(self) -> None:
-        sample = self._slide.zarr_group["0"]
-        assert isinstance(sample, zarr.Array)
-        if sample.ndim != 3 or sample.shape[2] != 3 or sample.dtype != np.uint8:
-            self.close()
-            raise UnsupportedSlideError(
-                f"{self.path}: 8-bit brightfield RGB expected, found {sample.dtype} of shape {sample.shape}"
-            )
-
     def _read(self, region: Region, level: int) -> Pixels:
-        # tiffslide rounds a level 0 position down to the level's pixels: ask for the first position that gives ours.
-        base, size = self.levels[0].size, self.levels[level].size
-        left = -(-region.left * base.width // size.width)
-        top = -(-region.top * base.height // size.height)
+        # Its own read_region takes level 0 coordinates, and rounds them to another pixel of the level than ours.
+        rows, columns = region.slices
         try:
-            pixels = self._slide.read_region((left, top), level, (region.width, region.height), as_array=True)
+            return np.asarray(self._planes[level][rows, columns], np.uint8)
         except Exception as error:
             raise UnreadableSlideError(
-                f"{self.path}: damaged at level {level}, near x {left}, y {top} of level 0 ({_one_line(error)})"
+                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({_one_line(error)})"
             ) from error
-        return np.asarray(pixels, np.uint8)
+
+
+def _rgb_planes(path: Path, slide: tiffslide.TiffSlide) -> list[zarr.Array[Any]]:
+    """The zarr array of each level, (height, width, 3) uint8."""
+    planes = []
+    for level in range(slide.level_count):
+        plane = slide.zarr_group[str(level)]
+        if not isinstance(plane, zarr.Array) or plane.shape[2:] != (3,) or plane.dtype != np.uint8:
+            raise UnsupportedSlideError(f"{path}: 8-bit brightfield RGB expected, found {plane}")
+        planes.append(plane)
+    return planes
 
 
 def _text(facts: Any, key: str) -> str | None:
