@@ -1,0 +1,73 @@
+"""Tiles into bytes and back, and the mean between levels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wsi_ihc.encoding import TileCodec, halve
+
+
+@given(
+    st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(
+        lambda half: arrays(np.uint8, (2 * half[0], 2 * half[1], 3))
+    )
+)
+def test_halve_is_the_mean_of_four_rounded_up(pixels: np.ndarray) -> None:
+    wide = pixels.astype(int)
+    expected = (wide[0::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 0::2] + wide[1::2, 1::2] + 2) >> 2
+    assert np.array_equal(halve(pixels), expected)
+
+
+def test_halve_of_a_view_inside_a_larger_plane() -> None:
+    plane = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    assert np.array_equal(halve(plane[10:74, 7:71]), halve(plane[10:74, 7:71].copy()))
+
+
+def test_halve_refuses_what_has_no_whole_cells() -> None:
+    with pytest.raises(ValueError, match="5x4"):
+        halve(np.zeros((5, 4, 3), np.uint8))
+
+
+@given(arrays(np.uint8, (16, 16, 3)))
+def test_deflate_is_exact(pixels: np.ndarray) -> None:
+    codec = TileCodec("deflate", side=16)
+    assert np.array_equal(codec.decode(codec.encode(pixels)), pixels)
+
+
+def test_jpeg_is_close_and_better_quality_is_closer() -> None:
+    y, x = np.mgrid[:64, :64]
+    pixels = np.stack([2 * x + 60, 2 * y + 60, 128 + 40 * np.sin(x / 9)], axis=-1).astype(np.uint8)
+    errors = [
+        np.abs(codec.decode(codec.encode(pixels)).astype(int) - pixels).mean()
+        for codec in (TileCodec("jpeg", quality, 64) for quality in (30, 85, 95))
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[1] < 2
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
+def test_white_is_exactly_white_and_the_same_wherever_it_comes_from(compression: str) -> None:
+    codec = TileCodec(compression)  # type: ignore[arg-type]
+    assert codec.decode(codec.white).min() == 255
+    assert codec.encode(np.full((512, 512, 3), 255, np.uint8)) == codec.white
+    assert len(codec.white) < 2000
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
+def test_damaged_bytes_are_no_tile(compression: str) -> None:
+    codec = TileCodec(compression, side=32)  # type: ignore[arg-type]
+    data = codec.encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    assert codec.is_whole(data)
+    assert not codec.is_whole(b"")
+    assert not codec.is_whole(data[:-8] + bytes(8))
+    with pytest.raises(ValueError, match="not a whole"):
+        codec.decode(data[:20])
+
+
+def test_a_tile_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(512, 512, 3\)"):
+        TileCodec().encode(np.zeros((512, 256, 3), np.uint8))
