@@ -120,14 +120,14 @@ def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats
     spread = 0.55 + 0.45 * strength
     tumour = 4.55 + 0.65 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
     base = np.array([0, 0, 3.6, 2.65, 5.2, 3.2, 2.05, 3.0], np.float32)[kind]
-    return np.where(kind == TUMOUR, tumour, base * (0.82 + 0.36 * luck[5])).astype(np.float32)
+    return np.where(kind == TUMOUR, tumour, base * (0.76 + 0.46 * luck[5])).astype(np.float32)
 
 
 def _angles(maps: Maps, at: Sampler, kind: NDArray[np.int8], luck: Floats) -> Floats:
     """Fibroblasts follow the collagen, endothelium its wall, epithelium leans towards the nearest surface."""
-    fibre = at(_direction(maps.across)[0]), at(_direction(maps.across)[1])
-    wall = at(_direction(maps.vessel)[0]), at(_direction(maps.vessel)[1])
-    surface = at(_direction(maps.epithelium)[0]), at(_direction(maps.epithelium)[1])
+    fibre, wall, surface = (
+        [at(slope) for slope in _direction(field)] for field in (maps.across, maps.vessel, maps.epithelium)
+    )
     along_fibre = np.arctan2(fibre[1], -fibre[0])
     along_wall = np.arctan2(wall[1], -wall[0])
     inward = np.arctan2(surface[0], surface[1])

@@ -58,7 +58,7 @@ class Look:
             dab=_perturbed(rng, DAB, 0.03),
             counterstain=_perturbed(rng, COUNTERSTAIN, 0.03),
             haematoxylin_strength=float(np.exp(rng.normal(0, 0.22))),
-            eosin_strength=float(np.exp(rng.normal(0, 0.25))),
+            eosin_strength=float(np.exp(rng.normal(0, 0.22))),
             # The density of DAB is what is scored, so it varies less than the other stains.
             dab_strength=float(np.exp(rng.normal(0, 0.06))),
             counterstain_strength=float(np.exp(rng.normal(0, 0.18))),

@@ -72,8 +72,8 @@ def smooth(seed: int, channel: int, grid: Grid, scale_um: float) -> Floats:
 
     Random heights on a lattice of ``scale_um``, interpolated by cubic B-splines (nearly isotropic, unlike linear).
     """
-    weights_y, first_y = _spline_weights(grid.ys / scale_um)
-    weights_x, first_x = _spline_weights(grid.xs / scale_um)
+    weights_y, first_y = _spline_weights(grid.top_um / scale_um, grid.pitch_um / scale_um, grid.height)
+    weights_x, first_x = _spline_weights(grid.left_um / scale_um, grid.pitch_um / scale_um, grid.width)
     rows = first_y + np.arange(weights_y.shape[1], dtype=np.int64)[:, None]
     columns = first_x + np.arange(weights_x.shape[1], dtype=np.int64)[None, :]
     # Uniform heights keep the field bounded; 3.61 brings the interpolated field to unit variance.
@@ -93,8 +93,10 @@ def _product(a: Floats, b: Floats) -> Floats:
     return result
 
 
-def _spline_weights(positions: NDArray[np.float64]) -> tuple[Floats, int]:
-    """Rows of cubic B-spline weights, and the lattice index of the first column."""
+@lru_cache(maxsize=256)
+def _spline_weights(start: float, step: float, count: int) -> tuple[Floats, int]:
+    """Rows of cubic B-spline weights at ``count`` positions, and the lattice index of the first column."""
+    positions = start + step * np.arange(count)
     base = np.floor(positions).astype(np.int64)
     f = positions - base
     parts = ((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3)
@@ -124,9 +126,12 @@ def grain(channel: int, sigma_px: float) -> Floats:
     return np.ascontiguousarray(np.clip(texture / texture.std(), -3, 3), np.float32)
 
 
-def wrapped(texture: Floats, top: int, left: int, height: int, width: int) -> Floats:
-    """The texture repeated over the plane, seen through a window in pixels."""
-    side = texture.shape[0]
-    rows = np.arange(top, top + height) % side
-    columns = np.arange(left, left + width) % side
-    return texture[rows][:, columns]
+def wrapped(channel: int, sigma_px: float, top: int, left: int, height: int, width: int) -> Floats:
+    """A view of :func:`grain` repeated over the plane, through a window of at most its own size, in pixels."""
+    top, left = top % TEXTURE_SIDE, left % TEXTURE_SIDE
+    return _doubled(channel, sigma_px)[top : top + height, left : left + width]
+
+
+@lru_cache(maxsize=4)
+def _doubled(channel: int, sigma_px: float) -> Floats:
+    return np.tile(grain(channel, sigma_px), (2, 2))

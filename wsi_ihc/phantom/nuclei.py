@@ -73,8 +73,8 @@ def _shapes(section: Section, cells: Cells) -> Shapes:
     aspect = 1 + (0.15 + 0.35 * luck[:, 1] ** 2)
     aspect = np.where(spindle, 2.4 + 4.0 * luck[:, 1], aspect)
     aspect = np.where(kind == LYMPHOCYTE, 1 + 0.18 * luck[:, 1], aspect)
-    mitosis = tumour & (luck[:, 2] < 0.004 + 0.008 * strength)
-    aspect = np.where(mitosis, 2.6 + luck[:, 1], aspect)
+    mitosis = tumour & (luck[:, 2] < 0.002 + 0.004 * strength)
+    aspect = np.where(mitosis, 1.7 + 2.0 * luck[:, 1], aspect)
     root = np.sqrt(aspect)
     a = np.where(spindle, size * 1.35, size * root)
     b = np.where(spindle, 0.95 + size * 0.9 / aspect, size / root)
@@ -85,7 +85,7 @@ def _shapes(section: Section, cells: Cells) -> Shapes:
             np.full_like(dark, 1.9),
             0.50 + 0.60 * dark**2.5 + 0.1 * strength * dark,
             0.85 + 0.35 * dark,
-            1.25 + 0.35 * dark,
+            0.95 + 0.55 * dark,
             0.9 + 0.5 * dark,
         ],
         0.75 + 0.5 * dark,

@@ -14,29 +14,19 @@ from wsi_ihc.phantom.noise import Floats
 Rgb = NDArray[np.uint8]
 
 NOISE_SIDE = 512
+LN10 = float(np.log(10))
 
 
 def transmit(layers: tuple[tuple[Floats, Vector], ...], white: Vector, gamma: float) -> Rgb:
     """Light through stains: ``white * 10 ** -density``, densities (height, width) per stain. Returns RGB."""
-    height, width = layers[0][0].shape
-    picture = np.empty((height, width, 3), np.uint8)
-    table = _transmittance(gamma)
+    channels = []
     for channel in range(3):
-        density = layers[0][0] * np.float32(layers[0][1][channel] * STEPS)
+        exponent = layers[0][0] * np.float32(-LN10 * gamma * layers[0][1][channel])
         for stain, vector in layers[1:]:
-            density += stain * np.float32(vector[channel] * STEPS)
-        index = np.clip(density, 0, len(table) - 1).astype(np.uint16)
-        picture[..., channel] = (table * white[channel] + 0.5).astype(np.uint8)[index]
+            exponent = cv2.scaleAdd(stain, -LN10 * gamma * vector[channel], exponent, exponent)
+        channels.append(cv2.convertScaleAbs(cv2.exp(exponent, exponent), alpha=white[channel]))
+    picture: Rgb = np.asarray(cv2.merge(channels), np.uint8)
     return picture
-
-
-STEPS = 1024
-"""Table entries per unit of optical density."""
-
-
-@lru_cache(maxsize=32)
-def _transmittance(gamma: float) -> NDArray[np.float64]:
-    return 10.0 ** (-np.arange(4 * STEPS) / STEPS * gamma)
 
 
 def blur(picture: Rgb, sigma_px: float) -> Rgb:
@@ -45,12 +35,9 @@ def blur(picture: Rgb, sigma_px: float) -> Rgb:
 
 
 def add_noise(picture: Rgb, sigma: float, top: int, left: int) -> Rgb:
-    """Sensor noise that belongs to the place on the plane."""
-    rows = np.arange(top, top + picture.shape[0]) % NOISE_SIDE
-    columns = np.arange(left, left + picture.shape[1]) % NOISE_SIDE
-    pattern = _noise(round(sigma, 2))
-    if rows[0] or columns[0] or picture.shape[:2] != pattern.shape[:2]:
-        pattern = pattern[rows][:, columns]
+    """Sensor noise that belongs to the place on the plane, for a window of at most ``NOISE_SIDE`` px."""
+    top, left = top % NOISE_SIDE, left % NOISE_SIDE
+    pattern = _noise(round(sigma, 2))[top : top + picture.shape[0], left : left + picture.shape[1]]
     # Stored with an offset of 128, so that saturating 8-bit arithmetic does the work.
     return cv2.addWeighted(picture, 1, pattern, 1, -128)
 
@@ -64,7 +51,7 @@ def _noise(sigma: float) -> Rgb:
     )
     soft = cv2.GaussianBlur(white.astype(np.float32), (3, 3), 0.5, borderType=cv2.BORDER_REFLECT)
     soft *= sigma / soft.std()
-    return np.clip(np.rint(128 + soft), 0, 255).astype(np.uint8)
+    return np.tile(np.clip(np.rint(128 + soft), 0, 255).astype(np.uint8), (2, 2, 1))
 
 
 def jpeg_round_trip(picture: Rgb, quality: int) -> Rgb:

@@ -11,7 +11,7 @@ from wsi_ihc.phantom.architecture import REACH_UM, Maps, draw_maps
 from wsi_ihc.phantom.cells import DUCTAL, MARGIN_UM, TUMOUR, Cells, place_cells
 from wsi_ihc.phantom.her2 import draw_dab
 from wsi_ihc.phantom.membranes import Territories, draw_territories
-from wsi_ihc.phantom.noise import Floats, Grid, grain, wrapped
+from wsi_ihc.phantom.noise import Floats, Grid, wrapped
 from wsi_ihc.phantom.nuclei import Nuclei, draw_nuclei
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
@@ -65,8 +65,8 @@ def paint(section: Section, canvas: Canvas) -> Stains:
         canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=11.0, roughness_um=0.7
     )
     surface = Surface(*(_upscale(getattr(maps, name)[inner], canvas) for name in Surface.__slots__))
-    window = canvas.top, canvas.left, canvas.height, canvas.width
-    texture, coarse = wrapped(grain(74, 1.1), *window), wrapped(grain(75, 3.5), *window)
+    place = canvas.top, canvas.left, canvas.height, canvas.width
+    texture, coarse = wrapped(74, 1.1, *place), wrapped(75, 3.5, *place)
     # Frayed by a micrometre, so that no two fibres run quite parallel.
     across = _upscale(maps.across[inner], canvas) + np.float32(0.9) * coarse
     collagen = draw_collagen(across, _upscale(maps.along[inner], canvas))
@@ -120,6 +120,8 @@ def _compose(
     """Layer by layer, in the order in which they cover each other."""
     eosin, haematoxylin = _matrix(surface, collagen, fat_gap, texture, coarse)
     inside = _ramp(surface.epithelium + 0.35 * coarse, -0.9, 0.6) * (1 - _ramp(surface.lumen + 0.5 * coarse, -1.0, 0.4))
+    # No cell, no epithelium: the thinnest cords hold none.
+    inside *= 1 - _ramp(territories.nearest, 7.0, 8.5)
     rim = np.minimum(territories.gap, np.clip(surface.epithelium + 0.4 * coarse, 0.15, None) * 2)
     plasma_eosin, plasma_haematoxylin = _cytoplasm(section, lining, territories, rim, texture, coarse)
     eosin += inside * (plasma_eosin - eosin)
