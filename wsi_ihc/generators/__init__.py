@@ -3,19 +3,26 @@
 from wsi_ihc.generators.allocator import tune_allocator
 from wsi_ihc.generators.bundle import (
     Bundle,
-    installed_bundles,
     load_bundle,
-    load_generator,
     read_card,
     save_bundle,
-    user_bundle_folder,
     weights_sha256,
 )
 from wsi_ihc.generators.card import RESEARCH_USE_ONLY, GeneratorCard
 from wsi_ihc.generators.checkpoint import read_pix2pix_checkpoint
+from wsi_ihc.generators.folding import apply_statistics
 from wsi_ihc.generators.inference import Stainer
+from wsi_ihc.generators.library import (
+    bundle_path,
+    import_checkpoint,
+    installed_bundles,
+    list_generators,
+    load_generator,
+    user_bundle_folder,
+)
 from wsi_ihc.generators.networks import Architecture, build_network, initialise
-from wsi_ihc.generators.normalisation import NormStatistics, apply_statistics, fix_normalisation, resolve_mode
+from wsi_ihc.generators.norm_statistics import NormStatistics
+from wsi_ihc.generators.normalisation import fix_normalisation, resolve_mode
 
 __all__ = [
     "RESEARCH_USE_ONLY",
@@ -26,9 +33,12 @@ __all__ = [
     "Stainer",
     "apply_statistics",
     "build_network",
+    "bundle_path",
     "fix_normalisation",
+    "import_checkpoint",
     "initialise",
     "installed_bundles",
+    "list_generators",
     "load_bundle",
     "load_generator",
     "read_card",

@@ -22,9 +22,8 @@ _GLASS_DENSITY = 0.02
 _EOSIN_IN_RED = 0.6
 """Real eosin takes more red than its vector says, and would pass for haematoxylin by this share of its own amount."""
 
-_PIXELS_AT_ONCE = 10_880
-"""Few enough for the processor's cache, and below the 32,768 values (three channels) from which torch would spread
-every little operation over its threads: several windows at once are a better use of those."""
+_PIXELS_AT_ONCE = 1 << 18
+"""Intermediate values of that many pixels fit a processor's cache."""
 
 
 class Identity(nn.Module):
@@ -34,8 +33,8 @@ class Identity(nn.Module):
         return x
 
     def stain_pixels(self, pixels: Tensor) -> Tensor:
-        """``(n, h, w, 3)`` uint8 to the same."""
-        return pixels
+        """``(n, h, w, 3)`` uint8 to a copy of it."""
+        return pixels.clone(memory_format=torch.contiguous_format)
 
 
 class Recolour(nn.Module):
@@ -62,8 +61,9 @@ class Recolour(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, 3, h, w)`` to the same shape, both in [-1, 1]."""
-        light = self._transmitted((x.float() + 1).mul_(127.5).movedim(1, 0).flatten(1))
-        return (light * 2 - 1).to(x.dtype).unflatten(1, (x.shape[0], *x.shape[2:])).movedim(0, 1)
+        planes = x.movedim(1, 0)
+        light = self._transmitted((planes.float() + 1).mul_(127.5).flatten(1))
+        return (light * 2 - 1).to(x.dtype).view(planes.shape).movedim(0, 1)
 
     def stain_pixels(self, pixels: Tensor) -> Tensor:
         """``(n, h, w, 3)`` uint8 to the same: what ``forward`` gives, rounded."""
@@ -78,18 +78,27 @@ class Recolour(nn.Module):
     def _transmitted(self, levels: Tensor) -> Tensor:
         """``(3, pixels)`` levels of H&E in 0..255 to the share of light that the painted section lets through."""
         density = (self.glass.log()[:, None] - levels.clamp(min=1).log_()).sub_(_GLASS_DENSITY).clamp_(min=0)
-        blue, eosin = (self.unmix @ density).clamp_(min=0)
+        blue, eosin = (_mixed(row, density).clamp_(min=0) for row in self.unmix.tolist())
         nuclear = (blue - _EOSIN_IN_RED * eosin).clamp_(min=0)
         counterstain = 0.9 * nuclear * (0.2 + 0.8 * _smoothstep(nuclear, 0.1, 0.6))
         cellular = 0.25 + 0.75 * _smoothstep(blue, 0.1, 0.5)
         outside_nuclei = 1 - 0.7 * _smoothstep(nuclear, 0.3, 0.9)
         dab = 0.45 * (1 - torch.exp(-2 * eosin)) * cellular * outside_nuclei
-        optical_density: Tensor = self.paint @ torch.stack((counterstain, dab))
-        return optical_density.neg_().exp_()
+        paints = torch.stack((counterstain, dab))
+        return torch.stack([_mixed(row, paints) for row in self.paint.tolist()]).neg_().exp_()
+
+
+def _mixed(weights: list[float], planes: Tensor) -> Tensor:
+    """Weighted sum of planes. A matrix product of so few rows would wait for the BLAS library's threads instead."""
+    mixed: Tensor = planes[0] * weights[0]
+    for plane, weight in zip(planes[1:], weights[1:], strict=True):
+        mixed.add_(plane, alpha=weight)
+    return mixed
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    directions: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return directions
 
 
 def _smoothstep(x: Tensor, low: float, high: float) -> Tensor:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from wsi_ihc.errors import GeneratorError, OutputError, StorageError
-from wsi_ihc.generators.builtin import Identity, Recolour
 from wsi_ihc.generators.card import GeneratorCard
-from wsi_ihc.generators.networks import Architecture, build_network
+from wsi_ihc.generators.networks import build_network
 
 SUFFIX = ".safetensors"
 _CARD_KEY = "wsi_ihc_card"
@@ -54,10 +54,16 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Digest of names, types, shapes and values in the order of the names; the file around them does not count."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        # By way of bytes, because NumPy has no bfloat16.
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def program() -> str:
+    """Name and version, as cards and files state them."""
+    return f"wsi-ihc {version('wsi-ihc')}"
 
 
 def save_bundle(
@@ -75,8 +81,7 @@ def save_bundle(
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; choose another name or pass --overwrite")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    complete = {"sha256": weights_sha256(plain), "created_by": f"wsi-ihc {version('wsi-ihc')}"}
-    card = card.model_copy(update=complete)
+    card = card.model_copy(update={"sha256": weights_sha256(plain), "created_by": program()})
     _write_atomically(path, save(plain, metadata={_CARD_KEY: card.model_dump_json()}))
     return Bundle(card, plain)
 
@@ -122,66 +127,6 @@ def read_card(path: Path) -> GeneratorCard:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise GeneratorError(f"{path}: the card's {field or 'text'} cannot be used: {first['msg']}") from None
-
-
-def load_generator(name: str) -> Bundle:
-    """A built-in, an installed bundle by name, or a bundle by path.
-
-    Raises:
-        GeneratorError: if there is none, or it cannot be used.
-    """
-    if name in BUILT_IN:
-        return _built_in(name)
-    if os.sep in name or "/" in name or name.endswith((SUFFIX, ".pth", ".pt", ".ckpt")):
-        return load_bundle(name)
-    installed = installed_bundles()
-    if name not in installed:
-        known = ", ".join([*BUILT_IN, *installed])
-        raise GeneratorError(f"generator {name}: not found; known are {known}, or give the path of a bundle")
-    return load_bundle(installed[name])
-
-
-def installed_bundles() -> dict[str, Path]:
-    """Path of every installed bundle by name; the user's own hide those that came with the package."""
-    folders = [Path(__file__).parent / "bundles", user_bundle_folder()]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-def user_bundle_folder() -> Path:
-    """Where ``weights import`` puts bundles: under ``WSI_IHC_HOME``, else the user's data folder (XDG)."""
-    if home := os.environ.get("WSI_IHC_HOME"):
-        return Path(home) / "bundles"
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "wsi-ihc" / "bundles"
-
-
-BUILT_IN = ("recolour", "identity")
-
-
-def _built_in(name: str) -> Bundle:
-    match name:
-        case "recolour":
-            state: Mapping[str, Tensor] = Recolour().state_dict()
-            architecture = Architecture(kind="recolour")
-            stain, description = (
-                "H-DAB (recoloured)",
-                "Stain deconvolution of H&E painted as a weak H-DAB; nothing learnt.",
-            )
-        case _:
-            state = Identity().state_dict()
-            architecture = Architecture(kind="identity")
-            stain, description = "none", "Gives back its input; for tests and for measuring everything else."
-    card = GeneratorCard(
-        name=name,
-        architecture=architecture,
-        stain=stain,
-        training_data="none",
-        licence="Apache-2.0",
-        description=description,
-        sha256=weights_sha256(state),
-        created_by=f"wsi-ihc {version('wsi-ihc')}",
-    )
-    return Bundle(card, state)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

@@ -65,7 +65,7 @@ def _read(path: Path) -> object:
         raise GeneratorError(f"{path}: damaged safetensors file ({_one_line(error)})") from None
     except Exception as error:
         # A damaged or hostile pickle may raise anything at all.
-        raise GeneratorError(f"{path}: {_explain(error)}") from None
+        raise GeneratorError(f"{path}: {_explain(error, head)}") from None
 
 
 def _recognise_other(head: bytes) -> str | None:
@@ -79,13 +79,13 @@ def _recognise_other(head: bytes) -> str | None:
     return None
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, head: bytes) -> str:
     text = _one_line(error)
     if "weights_only" in text.lower() or "unsupported global" in text.lower():
         name = re.search(r"GLOBAL ([\w.]+)", text)
         what = f" ({name.group(1)})" if name else ""
         return f"a pickle that wants to run code{what} or not a checkpoint at all: refused; save the plain state dict"
-    if "zip archive" in text or isinstance(error, EOFError):
+    if head.startswith(b"PK"):
         return "truncated or damaged checkpoint; download it again"
     return f"not a checkpoint that torch can read ({text[:120]})"
 
@@ -132,21 +132,20 @@ def _infer_resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return {
         "kind": "resnet",
         "blocks": len(blocks),
-        "norm": _infer_norm(shapes, "model.1", "model.2"),
+        "norm": _infer_norm(shapes, "model.1.bias"),
         "dropout": dropout,
     }
 
 
 def _infer_unet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    downs = 1 + max((key.count(".model.") for key in shapes if key.endswith(".1.weight")), default=0)
-    norm = _infer_norm(shapes, "model.model.0", "model.model.1.model.2")
-    return {"kind": "unet", "downs": downs, "norm": norm}
+    downs = max((key.count(".model.") for key in shapes if key.endswith(".1.weight")), default=0)
+    return {"kind": "unet", "downs": downs, "norm": _infer_norm(shapes, "model.model.0.bias")}
 
 
-def _infer_norm(shapes: Mapping[str, tuple[int, ...]], conv: str, norm: str) -> Norm:
-    if f"{norm}.weight" in shapes:
+def _infer_norm(shapes: Mapping[str, tuple[int, ...]], inner_bias: str) -> Norm:
+    if any(key.endswith(".weight") and len(shape) == 1 for key, shape in shapes.items()):
         return "batch"
-    return "instance" if f"{conv}.bias" in shapes else "none"
+    return "instance" if inner_bias in shapes else "none"
 
 
 def _checked(state: State, architecture: Architecture) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -59,21 +60,11 @@ class Stainer:
             ValueError: for another shape or dtype.
             DeviceError: if a single window does not fit the device's memory.
         """
-        self._check(windows)
+        self._check(windows, halo_px)
+        if isinstance(self._network, Identity | Recolour):
+            return self._stain(windows, halo_px)
         with self._turn:
-            stained = []
-            start = 0
-            while start < len(windows):
-                batch = windows[start : start + (self._largest_batch or len(windows))]
-                try:
-                    stained.append(self._stain(batch, halo_px))
-                except (MemoryError, RuntimeError) as error:
-                    if not _is_out_of_memory(error):
-                        raise
-                    self._halve(len(batch))
-                else:
-                    start += len(batch)
-        return stained[0] if len(stained) == 1 else np.concatenate(stained)
+            return np.concatenate(list(self._in_batches(windows, halo_px)))
 
     def describe(self) -> dict[str, str]:
         """What a file's provenance should say about the computation."""
@@ -83,11 +74,31 @@ class Stainer:
             "torch": torch.__version__,
         }
 
+    def _in_batches(self, windows: NDArray[np.uint8], halo_px: int) -> Iterator[NDArray[np.uint8]]:
+        start = 0
+        while start < len(windows):
+            batch = windows[start : start + (self._largest_batch or len(windows))]
+            stained = self._try(batch, halo_px)
+            if stained is None:
+                self._halve(len(batch))
+            else:
+                yield stained
+                start += len(batch)
+
+    def _try(self, windows: NDArray[np.uint8], halo_px: int) -> NDArray[np.uint8] | None:
+        """The stained windows, or None if they need more memory than there is."""
+        try:
+            return self._stain(windows, halo_px)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+
     @torch.inference_mode()
     def _stain(self, windows: NDArray[np.uint8], halo_px: int) -> NDArray[np.uint8]:
         pixels = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
         if isinstance(self._network, Identity | Recolour):
-            stained = self._network.stain_pixels(_cropped(pixels.permute(0, 3, 1, 2), halo_px).permute(0, 2, 3, 1))
+            stained = self._network.stain_pixels(_cropped(pixels.movedim(-1, 1), halo_px).movedim(1, -1))
         elif halo_px >= self.halo_px:
             tensor = self._trimmed(to_tensor(pixels, self.dtype))
             stained = to_pixels(_cropped(tensor, halo_px - self._margin))
@@ -96,13 +107,14 @@ class Stainer:
         result: NDArray[np.uint8] = stained.cpu().numpy()
         return result
 
-    def _check(self, windows: NDArray[np.uint8]) -> None:
+    def _check(self, windows: NDArray[np.uint8], halo_px: int) -> None:
         if windows.dtype != np.uint8 or windows.ndim != 4 or windows.shape[-1] != 3 or not len(windows):
             raise ValueError(f"expected (n, height, width, 3) uint8, got {windows.shape} {windows.dtype}")
-        if windows.shape[1] % self.align_px or windows.shape[2] % self.align_px:
-            raise ValueError(
-                f"sides must be multiples of {self.align_px} px, got {windows.shape[1]} x {windows.shape[2]}"
-            )
+        height, width = windows.shape[1:3]
+        if height % self.align_px or width % self.align_px:
+            raise ValueError(f"sides must be multiples of {self.align_px} px, got {height} x {width}")
+        if not 0 <= 2 * halo_px < min(height, width):
+            raise ValueError(f"a halo of {halo_px} px leaves nothing of a window of {height} x {width}")
 
     def _halve(self, batch: int) -> None:
         if self.device.type == "cuda":
@@ -110,7 +122,7 @@ class Stainer:
         if batch == 1:
             raise DeviceError(
                 f"{describe_device(self.device)}: out of memory with a single block; use a smaller tiling.core_px"
-            ) from None
+            )
         if self._largest_batch is None:
             logger.warning("%s is out of memory with %d blocks at once: halving", describe_device(self.device), batch)
         self._largest_batch = batch // 2
@@ -133,5 +145,6 @@ def _cropped(tensor: Tensor, margin: int) -> Tensor:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    # The CPU allocator raises a plain RuntimeError.
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    # The CPU allocator and the CUDA libraries raise a plain RuntimeError.
+    signs = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)

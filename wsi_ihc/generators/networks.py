@@ -54,6 +54,14 @@ class Architecture(Settings):
             case _:
                 return self.kind
 
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if self.kind not in LEARNED_KINDS:
+            return f"{self.kind}, nothing learnt"
+        norm = {"batch": "BatchNorm", "instance": "InstanceNorm", "none": "no normalisation"}[self.norm]
+        return f"{self.label}, {self.base_channels} channels, {norm}"
+
 
 def build_network(architecture: Architecture) -> nn.Module:
     """A new network in training mode, float32, with torch's own initial weights (see ``initialise``)."""

@@ -1,0 +1,112 @@
+"""``wsi-ihc weights``: which generators there are, what they say of themselves, and how to bring in another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from wsi_ihc.generators import GeneratorCard
+
+
+@click.group()
+def weights() -> None:
+    """List, show and import generators."""
+
+
+@weights.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
+def list_command(as_json: bool) -> None:
+    """Built-in generators and installed bundles; their names go to --generator."""
+    from wsi_ihc.generators import list_generators
+
+    cards, notices = list_generators()
+    if as_json:
+        click.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
+    else:
+        click.echo(_table([("NAME", "ARCHITECTURE", "UM/PX", "STAIN", "LICENCE"), *map(_row, cards)]))
+    for notice in notices:
+        click.echo(f"wsi-ihc: {notice}", err=True)
+
+
+@weights.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+def show_command(name: str, as_json: bool) -> None:
+    """The card of the generator NAME (or of a bundle's path), after checking its weights."""
+    from wsi_ihc.generators import load_generator
+
+    card = load_generator(name).card
+    if as_json:
+        click.echo(card.model_dump_json(indent=2))
+        return
+    architecture = card.architecture
+    lines = {
+        "name": card.name,
+        "architecture": architecture.summary,
+        "resolution": "any" if card.mpp is None else f"{card.mpp:g} um/px",
+        "stain": f"{card.stain}, counterstain {card.counterstain}",
+        "training data": card.training_data,
+        "licence": card.licence,
+        "description": card.description,
+        "intended use": card.intended_use,
+        "sources": "; ".join(card.sources),
+        "sha256": f"{card.sha256} (checked)",
+        "created by": card.created_by,
+    }
+    click.echo(_table([(key, value) for key, value in lines.items() if value]))
+
+
+@weights.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", help="NAME to install it for this user, or a path ending in .safetensors.")
+@click.option("--mpp", type=click.FloatRange(0.05, 20), help="Resolution it was trained at, um/px (BCI: 0.46).")
+@click.option("--stain", help='What it paints, for example "HER2 IHC".')
+@click.option("--licence", help="Licence of the weights; often that of the training data.")
+@click.option("--training-data", default="not stated", show_default=True, help="Data set it was trained on.")
+@click.option("--description", default="", help="Anything else a user should know.")
+@click.option("--name", help="Name on the card, where it should differ from the file's.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+def import_command(
+    file: Path,
+    output: str | None,
+    mpp: float | None,
+    stain: str | None,
+    licence: str | None,
+    training_data: str,
+    description: str,
+    name: str | None,
+    overwrite: bool,
+) -> None:
+    """Turn a pix2pix-family checkpoint (FILE.pth) into a bundle.
+
+    Resnets and U-Nets, with BatchNorm or InstanceNorm, with or without dropout, are recognised by their keys. The
+    file is opened without running code from it.
+    """
+    required = {"--mpp": mpp, "--stain": stain, "--licence": licence}
+    if missing := [option for option, value in required.items() if not value]:
+        raise click.UsageError(
+            f"{file.name} does not say it, so please do: {', '.join(missing)} "
+            '(for BCI: --mpp 0.46 --stain "HER2 IHC" --licence "non-commercial")'
+        )
+    from wsi_ihc.generators import import_checkpoint
+
+    facts = {"mpp": mpp, "stain": stain, "licence": licence, "training_data": training_data, "description": description}
+    path, card = import_checkpoint(file, output or file.stem, name=name, overwrite=overwrite, **facts)
+    usage = path if output and output.endswith(".safetensors") else card.name
+    click.echo(f"{path}: {card.architecture.summary}, {card.mpp:g} um/px; use it with --generator {usage}")
+
+
+def _row(card: GeneratorCard) -> tuple[str, ...]:
+    resolution = "any" if card.mpp is None else f"{card.mpp:g}"
+    return card.name, card.architecture.label, resolution, card.stain, card.licence
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their longest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,142 @@
+"""The generators of this machine by name: built in, bundled with the package, or installed by the user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wsi_ihc.errors import GeneratorError
+from wsi_ihc.generators.builtin import Recolour
+from wsi_ihc.generators.bundle import SUFFIX, Bundle, load_bundle, program, read_card, save_bundle, weights_sha256
+from wsi_ihc.generators.card import GeneratorCard
+from wsi_ihc.generators.checkpoint import read_pix2pix_checkpoint
+from wsi_ihc.generators.networks import Architecture
+
+BUILT_IN = ("recolour", "identity")
+
+
+def load_generator(name: str) -> Bundle:
+    """A built-in, an installed bundle by name, or a bundle by path.
+
+    Raises:
+        GeneratorError: if there is none, or it cannot be used.
+    """
+    match name:
+        case "recolour":
+            return _recolour()
+        case "identity":
+            return _identity()
+    if _is_path(name):
+        return load_bundle(name)
+    installed = installed_bundles()
+    if name not in installed:
+        known = ", ".join([*BUILT_IN, *installed])
+        raise GeneratorError(f"generator {name}: not found; known are {known}, or give the path of a bundle")
+    return load_bundle(installed[name])
+
+
+def list_generators() -> tuple[list[GeneratorCard], list[str]]:
+    """Cards of everything ``load_generator`` knows by name, and one line for each file that is no bundle."""
+    cards = [load_generator(name).card for name in BUILT_IN]
+    notices = []
+    for name, path in installed_bundles().items():
+        try:
+            cards.append(read_card(path).model_copy(update={"name": name}))
+        except GeneratorError as error:
+            notices.append(str(error))
+    return cards, notices
+
+
+def installed_bundles() -> dict[str, Path]:
+    """Path of every installed bundle by name; the user's own hide those that came with the package."""
+    folders = [Path(__file__).parent / "bundles", user_bundle_folder()]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob(f"[!.]*{SUFFIX}"))}
+
+
+def user_bundle_folder() -> Path:
+    """Where a user's bundles are installed: under ``WSI_IHC_HOME``, else in the user's data folder (XDG)."""
+    if home := os.environ.get("WSI_IHC_HOME"):
+        return Path(home) / "bundles"
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "wsi-ihc" / "bundles"
+
+
+def bundle_path(output: str) -> Path:
+    """Where ``output`` goes: a name is installed for this user, a path (with a folder or the suffix) is taken as it is.
+
+    Raises:
+        GeneratorError: for the name of a built-in.
+    """
+    if output in BUILT_IN:
+        raise GeneratorError(f"{output}: the name of a built-in generator; choose another")
+    if not _is_path(output):
+        return user_bundle_folder() / f"{output}{SUFFIX}"
+    path = Path(output)
+    return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+
+
+def import_checkpoint(
+    file: str | Path, output: str, *, name: str | None = None, overwrite: bool = False, **facts: Any
+) -> tuple[Path, GeneratorCard]:
+    """Turn a pix2pix-family checkpoint into a bundle at ``bundle_path(output)``; gives back its path and card.
+
+    Args:
+        file: what ``read_pix2pix_checkpoint`` understands.
+        output: name or path of the bundle.
+        name: on the card; by default the bundle's own.
+        overwrite: replace an existing bundle.
+        facts: further fields of the card; ``mpp`` and ``stain`` at least, which no checkpoint states.
+
+    Raises:
+        GeneratorError: if the checkpoint or a fact cannot be used.
+        OutputError, StorageError: as ``save_bundle``.
+    """
+    file, path = Path(file), bundle_path(output)
+    architecture, state = read_pix2pix_checkpoint(file)
+    source = f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
+    try:
+        card = GeneratorCard(name=name or path.stem, architecture=architecture, sources=(source,), **facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise GeneratorError(
+            f"card: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
+        ) from None
+    return path, save_bundle(path, card, state, overwrite=overwrite).card
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or os.sep in name or name.endswith((SUFFIX, ".pth", ".pt", ".ckpt"))
+
+
+def _recolour() -> Bundle:
+    state = Recolour().state_dict()
+    card = GeneratorCard(
+        name="recolour",
+        architecture=Architecture(kind="recolour"),
+        stain="H-DAB, recoloured",
+        training_data="none",
+        licence="Apache-2.0",
+        description="H&E unmixed by optical density painted as a weak H-DAB; shows no antigen. The baseline to beat.",
+        sha256=weights_sha256(state),
+        created_by=program(),
+    )
+    return Bundle(card, state)
+
+
+def _identity() -> Bundle:
+    card = GeneratorCard(
+        name="identity",
+        architecture=Architecture(kind="identity"),
+        stain="none (H&E as it is)",
+        counterstain="none",
+        training_data="none",
+        licence="Apache-2.0",
+        description="Gives back its input; for tests, and to time everything but the network.",
+        sha256=weights_sha256({}),
+        created_by=program(),
+    )
+    return Bundle(card, {})

@@ -1,0 +1,70 @@
+"""Means and variances that replace what a norm layer would measure by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsi_ihc.errors import GeneratorError
+
+Norm = nn.BatchNorm2d | nn.InstanceNorm2d
+"""The layers of which statistics are taken."""
+
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and biased variance, one value per channel."""
+
+
+@dataclass(frozen=True)
+class NormStatistics:
+    """Mean and biased variance of every norm layer's input, float64, one value per channel.
+
+    Saved with a run, they make its pixels reproducible and spare a resumed run the calibration.
+    """
+
+    layers: Mapping[str, Moments]
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Arrays by name, ready for ``numpy.savez``."""
+        return {
+            f"{layer}/{kind}": values
+            for layer, pair in self.layers.items()
+            for kind, values in zip(("mean", "variance"), pair, strict=True)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> NormStatistics:
+        """The inverse of ``to_arrays``; takes what ``numpy.load`` gives for an npz file.
+
+        Raises:
+            GeneratorError: if a layer's mean or variance is missing.
+        """
+        layers = sorted({name.rpartition("/")[0] for name in arrays})
+        try:
+            return cls({layer: (arrays[f"{layer}/mean"], arrays[f"{layer}/variance"]) for layer in layers})
+        except KeyError as error:
+            raise GeneratorError(f"normalisation statistics: {error.args[0]} is missing; calibrate again") from None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of names and values, whatever the order in which the layers were met."""
+        digest = hashlib.sha256()
+        for name, values in sorted(self.to_arrays().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+
+def norm_layers(network: nn.Module) -> dict[str, Norm]:
+    """By name, in the order of their definition."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, Norm)}
+
+
+def float64_array(values: Tensor) -> NDArray[np.float64]:
+    """A tensor's values, wherever it is, as float64 on the CPU."""
+    array: NDArray[np.float64] = values.detach().double().cpu().numpy()
+    return array
