@@ -15,7 +15,7 @@ Vector = tuple[float, float, float]
 # tints of common scanners and laboratories.
 HAEMATOXYLINS: tuple[Vector, ...] = ((0.650, 0.704, 0.286), (0.58, 0.73, 0.36), (0.55, 0.76, 0.35), (0.66, 0.69, 0.30))
 EOSINS: tuple[Vector, ...] = ((0.092, 0.954, 0.283), (0.10, 0.86, 0.50), (0.14, 0.84, 0.52), (0.16, 0.90, 0.40))
-DAB: Vector = (0.30, 0.575, 0.76)
+DAB: Vector = (0.325, 0.52, 0.79)
 COUNTERSTAIN: Vector = (0.70, 0.62, 0.35)
 
 
@@ -23,7 +23,7 @@ COUNTERSTAIN: Vector = (0.70, 0.62, 0.35)
 class Look:
     """One laboratory and one scanner. The default is a clean, well-balanced slide."""
 
-    haematoxylin: Vector = (0.60, 0.725, 0.34)
+    haematoxylin: Vector = (0.57, 0.74, 0.36)
     """Optical density per unit of stain in R, G, B."""
     eosin: Vector = (0.11, 0.86, 0.49)
     dab: Vector = DAB

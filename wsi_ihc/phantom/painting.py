@@ -121,7 +121,7 @@ def _compose(
     eosin, haematoxylin = _matrix(surface, collagen, fat_gap, texture, coarse)
     inside = _ramp(surface.epithelium + 0.35 * coarse, -0.9, 0.6) * (1 - _ramp(surface.lumen + 0.5 * coarse, -1.0, 0.4))
     # No cell, no epithelium: the thinnest cords hold none.
-    inside *= 1 - _ramp(territories.nearest, 7.0, 8.5)
+    inside *= 1 - _ramp(territories.nearest, 9.6, 10.9)
     rim = np.minimum(territories.gap, np.clip(surface.epithelium + 0.4 * coarse, 0.15, None) * 2)
     plasma_eosin, plasma_haematoxylin = _cytoplasm(section, lining, territories, rim, texture, coarse)
     eosin += inside * (plasma_eosin - eosin)
