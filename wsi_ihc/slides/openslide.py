@@ -78,12 +78,11 @@ class OpenSlideReader:
         self._patches.clear()
 
     def _cropped(self, level: int) -> Size:
-        """Size of a level inside the bounds; the level itself where nothing is cropped."""
-        width, height = self._slide.level_dimensions[level]
-        downsample = self._downsamples[level]
+        """Size of a level inside the bounds: its share of the level's own size."""
+        (base_width, base_height), (width, height) = self._slide.dimensions, self._slide.level_dimensions[level]
         return Size(
-            max(1, min(height, round(self._bounds.height / downsample))),
-            max(1, min(width, round(self._bounds.width / downsample))),
+            max(1, round(height * self._bounds.height / base_height)),
+            max(1, round(width * self._bounds.width / base_width)),
         )
 
     def _read(self, region: Region, level: int) -> Pixels:

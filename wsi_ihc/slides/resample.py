@@ -61,9 +61,9 @@ def reduce_exactly(pixels: NDArray[np.uint8], region: Region, scale: float) -> N
     rows *= SIXTEENTHS / UNIT
     rows += 0.5
     np.floor(rows, out=rows)
-    turned = np.ascontiguousarray(rows.reshape(height, span, 3).transpose(1, 0, 2))
+    turned = cv2.transpose(rows.reshape(height, span, 3))
     columns = across @ turned.reshape(span, height * 3)  # (width, height * 3)
     columns *= 1 / (SIXTEENTHS * UNIT)
     columns += 0.5
-    values = columns.astype(np.uint8).reshape(width, height, 3)  # cutting off is floor
-    return np.ascontiguousarray(values.transpose(1, 0, 2))
+    values = columns.astype(np.uint8)  # cutting off is floor
+    return cv2.transpose(values.reshape(width, height, 3)).astype(np.uint8, copy=False)

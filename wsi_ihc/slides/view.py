@@ -14,15 +14,15 @@ from wsi_ihc.slides.assembly import padded
 from wsi_ihc.slides.reader import SlideReader
 from wsi_ihc.slides.resample import reduce, source_span
 
-SOURCE_PX = 2048
-"""Side of the source pixels that are resampled at a time: several tiles of any slide, and 12 MB."""
+SOURCE_PX = 1024
+"""Side of the source pixels that are resampled at a time: a few tiles of any slide, and 3 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideView:
     """One plane of working pixels over a slide.
 
-    Memory bound of a read: the result, and when resampling about 100 MB of source pixels in the making, however
+    Memory bound of a read: the result, and when resampling about 50 MB in the making, however
     large the region and however few levels the slide has.
     """
 
