@@ -72,7 +72,7 @@ def set_estimate(statistic: Statistic, n: int, seed: int) -> Estimate:
     return Estimate(value, float(low), float(high), n)
 
 
-def half_sample_estimate(statistic: Statistic, n: int, seed: int, halves: int = 40) -> Estimate:
+def half_sample_estimate(statistic: Statistic, n: int, seed: int, halves: int = 24) -> Estimate:
     """The same for a distance between sets, which drawing images twice would bias.
 
     Delete-half jackknife (Shao and Wu 1989): the spread of the figure over random halves, drawn without repetition, is

@@ -60,9 +60,9 @@ def distributions(
             values = columns[measure.key][members]
             values = values[np.isfinite(values)]
             colour = LEVEL_COLOURS.get(group, LEVEL_COLOURS[None])
-            spread = jitter.uniform(-0.28, 0.28, values.size)
-            dots = {"color": colour, "alpha": 0.6, "markersize": 4, "rasterized": values.size > 300}
-            axis.plot(place + spread, values, ".", zorder=1, **dots)
+            place_of_dots = place + jitter.uniform(-0.28, 0.28, values.size)
+            many = values.size > 300  # as an image inside the SVG, which would else weigh megabytes
+            axis.plot(place_of_dots, values, ".", color=colour, alpha=0.6, markersize=4, zorder=1, rasterized=many)
             if values.size:
                 axis.boxplot(values, positions=[place], widths=0.6, showfliers=False, zorder=2, **_box())
         if measure.better == "zero":
