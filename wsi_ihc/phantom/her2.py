@@ -68,9 +68,12 @@ def draw_dab(
 
 
 def _expression(section: Section, cells: Cells) -> Floats:
-    """HER2 on each cell's membrane: the level, the clone it belongs to, and chance. Benign ducts stay almost negative."""
+    """HER2 on each cell's membrane: the level, the clone it belongs to, and chance. Benign ducts stay almost negative.
+
+    Within a level, too, H&E says something: the chances that make a nucleus large and dark also make its cell stain.
+    """
     level = score(section.her2)
     chance = cells.luck[:, 3] - 0.5
     value = level.density * (1 + level.spread * (0.7 * cells.clone + 0.9 * chance))
-    value = value * np.clip((level.share - cells.luck[:, 0] + 0.12 * cells.clone) * 6, 0, 1)
+    value = value * np.clip((level.share - 1 + cells.luck[:, 0] + 0.12 * cells.clone) * 6, 0, 1)
     return np.where(cells.kind == TUMOUR, np.clip(value, 0, None), 0.02).astype(np.float32)

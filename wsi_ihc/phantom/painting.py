@@ -146,11 +146,11 @@ def _matrix(
 ) -> tuple[Floats, Floats]:
     """Eosin and haematoxylin of what lies between cells: collagen, fat, vessel walls, and the gaps in them."""
     loose = _ramp(surface.looseness + 0.9 * (0.5 - collagen.bundle), 0.15, 0.75)
-    dense = 0.49 + (0.8 - 0.7 * surface.hyaline) * (collagen.fibre - 0.5) + 0.40 * (collagen.bundle - 0.5)
+    dense = 0.49 + (1.0 - 0.75 * surface.hyaline) * (collagen.fibre - 0.5) + 0.40 * (collagen.bundle - 0.5)
     dense += 0.03 * coarse
     web = 0.02 + 0.16 * collagen.fibre + 0.50 * collagen.wisp + 0.05 * coarse
     eosin = dense + loose * (web - dense)
-    eosin += 0.035 * texture
+    eosin += 0.045 * texture
     haematoxylin = 0.02 + 0.07 * collagen.fibre + 0.02 * loose
     eosin += 0.2 * _ramp(surface.vessel, -5, -2)
     # Fat: thin walls around nothing.

@@ -34,8 +34,8 @@ class Collagen:
 @lru_cache(maxsize=1)
 def _weave() -> NDArray[np.uint8]:
     """Periodic straight collagen, fibres along x: threads, bundles and cracks as 8-bit channels, and loose fibrils."""
-    thread = 0.7 * filtered_noise(81, 0.9, 9) + 0.6 * filtered_noise(82, 1.8, 22) + 0.35 * filtered_noise(89, 1.0, 2.0)
-    bundle = 0.8 * filtered_noise(83, 6, 40) + 0.6 * filtered_noise(84, 14, 60)
+    thread = 0.75 * filtered_noise(81, 0.7, 8) + 0.5 * filtered_noise(82, 1.6, 22) + 0.4 * filtered_noise(89, 0.8, 2.0)
+    bundle = 0.8 * filtered_noise(83, 5, 40) + 0.5 * filtered_noise(84, 13, 60)
     split = filtered_noise(85, 2.6, 17) + 0.8 * bundle
     strand = filtered_noise(86, 2.8, 13) + 0.6 * filtered_noise(87, 1.8, 6)
     wisp = np.exp(-((strand / 0.28) ** 2)) * np.clip(0.75 + 0.5 * filtered_noise(88, 8, 30), 0.15, 1)
