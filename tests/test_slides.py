@@ -244,6 +244,15 @@ class TestDamage:
         with pytest.raises(UnreadableSlideError, match="stop before their end"):
             open_slide(jpeg).read(Region(0, 0, 1, 1))
 
+    def test_a_tile_of_another_size_is_damage(self, jpeg: Path) -> None:
+        offset, count = self._tile(jpeg, 0)
+        data = bytearray(jpeg.read_bytes()[offset : offset + count])
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 7] = (16).to_bytes(2, "big")  # the height in the JPEG's own header
+        self._overwrite(jpeg, offset, bytes(data))
+        with pytest.raises(UnreadableSlideError, match="damaged at level 0, x 0, y 0"):
+            open_slide(jpeg).read(Region(0, 0, 1, 1))
+
     def test_a_truncated_file_is_refused_at_once(self, jpeg: Path) -> None:
         # tifffile writes the IFD first, so what a broken download lacks is tiles.
         with jpeg.open("r+b") as stream:

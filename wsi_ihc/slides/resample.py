@@ -66,4 +66,5 @@ def reduce_exactly(pixels: NDArray[np.uint8], region: Region, scale: float) -> N
     columns *= 1 / (SIXTEENTHS * UNIT)
     columns += 0.5
     values = columns.astype(np.uint8)  # cutting off is floor
-    return cv2.transpose(values.reshape(width, height, 3)).astype(np.uint8, copy=False)
+    result: NDArray[np.uint8] = cv2.transpose(values.reshape(width, height, 3))
+    return result

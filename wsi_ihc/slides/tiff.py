@@ -102,14 +102,15 @@ class TiffReader:
         data = self._bytes(int(plane.offsets[index]), count)
         try:
             _check_complete(data, count, jpeg=plane.jpeg)
-            decoded = plane.decode(data, index, jpegtables=plane.tables)[0]
+            tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
+            _check_shape(tile, plane, index)
         except Exception as error:  # each codec has its own exceptions, and every one means the same here
             row, column = divmod(index, plane.columns)
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, x {column * plane.tile.width}, y {row * plane.tile.height}"
                 f" ({' '.join(str(error).split()) or type(error).__name__})"
             ) from error
-        return _on_white(decoded[0])
+        return _on_white(tile)
 
     def _bytes(self, offset: int, count: int) -> bytes:
         try:
@@ -172,6 +173,15 @@ def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:
         raise ValueError(f"{len(data)} of {count} bytes are there")
     if jpeg and b"\xff\xd9" not in data.rstrip(b"\0")[-16:]:
         raise ValueError("the JPEG data stop before their end")
+
+
+def _check_shape(tile: NDArray[np.uint8], plane: _Plane, index: int) -> None:
+    """A damaged header can make a tile of any shape; it must cover its part of the plane."""
+    row, column = divmod(index, plane.columns)
+    height = min(plane.tile.height, plane.size.height - row * plane.tile.height)
+    width = min(plane.tile.width, plane.size.width - column * plane.tile.width)
+    if tile.ndim != 3 or tile.shape[0] < height or tile.shape[1] < width or tile.shape[2] not in (3, 4):
+        raise ValueError(f"{width} x {height} px expected, decoded {tile.shape}")
 
 
 def _on_white(tile: NDArray[np.uint8]) -> Pixels:
