@@ -72,6 +72,7 @@ def test_the_file_is_what_qupath_expects(tmp_path: Path) -> None:
     assert uuid.UUID(piece["id"])
     assert piece["properties"]["objectType"] == "annotation"
     assert piece["properties"]["classification"]["name"] == "Tissue"
+    assert piece["properties"]["metadata"] == {"slide_width": "64", "slide_height": "64"}
     assert piece["geometry"]["type"] == "Polygon"
     outer, hole = piece["geometry"]["coordinates"]
     assert outer[0] == outer[-1]

@@ -50,14 +50,14 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **v
     import time
     from contextlib import closing
 
-    from wsi_ihc.slides import SlideView, open_slide
+    from wsi_ihc.slides import SlideView, check_brightfield, open_slide
     from wsi_ihc.tissue import find_tissue
 
     settings = conversion_settings(values)
     _check_outputs(output, overlay, overwrite)
     started = time.perf_counter()
     with closing(open_slide(slide, settings.slide)) as reader:
-        for notice in reader.notices:
+        for notice in (*reader.notices, *check_brightfield(reader)):
             click.echo(f"{slide.name}: {notice}", err=True)
         view = SlideView.at(reader, None)
         mask = find_tissue(view, settings.tissue)

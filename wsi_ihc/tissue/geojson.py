@@ -38,7 +38,9 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
     """
     pieces = sorted(outlines(mask.pixels), key=lambda rings: -sum(len(ring) for ring in rings))
     closed = ([_closed_ring(_on_plane(ring, mask) * scale) for ring in rings] for rings in pieces)
-    features = [_feature(rings, number) for number, rings in enumerate(closed, start=1)]
+    # Outlines fit an image of another resolution of the same slide once they are scaled by the ratio of the sizes.
+    slide = {"slide_width": str(round(mask.size.width * scale)), "slide_height": str(round(mask.size.height * scale))}
+    features = [_feature(rings, number, slide) for number, rings in enumerate(closed, start=1)]
     text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
     try:
         Path(path).write_text(text, encoding="utf-8")
@@ -81,12 +83,18 @@ def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: floa
     return TissueMask(pixels, downsample, size)
 
 
-def _feature(rings: list[list[list[float]]], number: int) -> dict[str, Any]:
+def _feature(rings: list[list[list[float]]], number: int, metadata: dict[str, str]) -> dict[str, Any]:
+    properties = {
+        "objectType": "annotation",
+        "name": f"Tissue {number}",
+        "classification": TISSUE_CLASS,
+        "metadata": metadata,
+    }
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(_NAMESPACE, json.dumps(rings))),
         "geometry": {"type": "Polygon", "coordinates": rings},
-        "properties": {"objectType": "annotation", "name": f"Tissue {number}", "classification": TISSUE_CLASS},
+        "properties": properties,
     }
 
 

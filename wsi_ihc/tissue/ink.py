@@ -26,11 +26,12 @@ def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray
     red at a sixth of green while taking most of blue, and none is neutral when dark.
     """
     darkest, palest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    blue_ink = (red - green > 0.2) & (green < 0.65 * red)
     navy_ink = (red > 1.3) & (red > 1.02 * green) & (blue < 0.75 * red)
     green_ink = (red - green > 0.15) & (blue >= 0.9 * green) & (red > blue)
     black = (palest > 1.0) & (darkest - palest < 0.35 * darkest)
-    # Strokes fade at their edge into the pink of eosin: they are followed from where they are red without doubt.
+    # Strokes fade into the colours of pale nuclei and eosin: they are followed from where they are ink without doubt.
+    bluish = (red - green > 0.06) & (green < 0.65 * red)
+    blue_ink = hysteresis(bluish, bluish & (red - green > 0.2))
     reddish = (green > 0.8) & (blue > 0.6 * green) & (red < 0.2 * green)
     red_ink = hysteresis(reddish, reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green))
     return kept_pieces(
@@ -53,7 +54,7 @@ def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:
     return dilated((inside > 0) & (power > TEXTURE**2), edge)
 
 
-def _local_mean(values: NDArray[np.float32], where: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+def _local_mean(values: NDArray[np.floating], where: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Gaussian mean of ``values`` over the pixels where ``where`` is 1."""
     total = cv2.GaussianBlur(values * where, (0, 0), sigma)
     return np.asarray(total / np.maximum(cv2.GaussianBlur(where, (0, 0), sigma), 1e-6), np.float32)
