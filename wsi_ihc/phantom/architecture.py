@@ -169,6 +169,6 @@ def _fibres(seed: int, grid: Grid, epithelium: Floats) -> tuple[Floats, Floats]:
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     swirl = 120 * smooth(seed, 50, grid, 230) + 30 * smooth(seed, 51, grid, 70)
     crimp = 7.0 * smooth(seed, 52, grid, 19) + 2.2 * smooth(seed, 53, grid, 7)
-    across = x * sin + y * cos + swirl + crimp - 2.0 * np.clip(epithelium, -26, 0)
+    across = x * sin + y * cos + swirl + crimp - 1.4 * np.clip(epithelium, -26, 0)
     along = x * cos - y * sin + 60 * smooth(seed, 54, grid, 230) + 14 * smooth(seed, 55, grid, 60)
     return across.astype(np.float32), along.astype(np.float32)

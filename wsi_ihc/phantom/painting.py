@@ -150,7 +150,7 @@ def _matrix(
     dense += 0.03 * coarse
     web = 0.02 + 0.16 * collagen.fibre + 0.50 * collagen.wisp + 0.05 * coarse
     eosin = dense + loose * (web - dense)
-    eosin += 0.045 * texture
+    eosin += 0.07 * texture
     haematoxylin = 0.02 + 0.07 * collagen.fibre + 0.02 * loose
     eosin += 0.2 * _ramp(surface.vessel, -5, -2)
     # Fat: thin walls around nothing.

@@ -17,6 +17,10 @@ from wsi_ihc.phantom.section import Section
 ADIPOCYTE_PITCH_UM = 58.0
 
 
+FINENESS = np.float32(1.2)
+"""Fibres are this much thinner than the weave has them, which leaves its interpolation room."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collagen:
     """Textures over one canvas, each about 0 to 1."""
@@ -34,7 +38,7 @@ class Collagen:
 @lru_cache(maxsize=1)
 def _weave() -> NDArray[np.uint8]:
     """Periodic straight collagen, fibres along x: threads, bundles and cracks as 8-bit channels, and loose fibrils."""
-    thread = 0.75 * filtered_noise(81, 0.7, 8) + 0.5 * filtered_noise(82, 1.6, 22) + 0.4 * filtered_noise(89, 0.8, 2.0)
+    thread = 0.75 * filtered_noise(81, 0.9, 8) + 0.5 * filtered_noise(82, 1.6, 22) + 0.4 * filtered_noise(89, 0.9, 2.0)
     bundle = 0.8 * filtered_noise(83, 5, 40) + 0.5 * filtered_noise(84, 13, 60)
     split = filtered_noise(85, 2.6, 17) + 0.8 * bundle
     strand = filtered_noise(86, 2.8, 13) + 0.6 * filtered_noise(87, 1.8, 6)
@@ -47,12 +51,12 @@ def draw_collagen(across: Floats, along: Floats) -> Collagen:
     """The weave bent along the fibre coordinates (um, over the canvas)."""
     scale = np.float32(1 / TEXTURE_PITCH_UM)
     # Kept small before the look-up, whose coordinates are single precision.
-    origin_y = np.floor(float(across[0, 0]) * scale / TEXTURE_SIDE) * TEXTURE_SIDE
+    origin_y = np.floor(float(across[0, 0]) * scale * FINENESS / TEXTURE_SIDE) * TEXTURE_SIDE
     origin_x = np.floor(float(along[0, 0]) * scale / TEXTURE_SIDE) * TEXTURE_SIDE
     woven = cv2.remap(
         _weave(),
         along * scale - np.float32(origin_x),
-        across * scale - np.float32(origin_y),
+        across * (scale * FINENESS) - np.float32(origin_y),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
