@@ -210,5 +210,5 @@ def kernel_estimate(real: NDArray[np.float64], generated: NDArray[np.float64], s
 
 
 def _cubic(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    product = a @ b.T / a.shape[1] + 1
+    product: NDArray[np.float64] = a @ b.T / a.shape[1] + 1
     return product * product * product

@@ -7,6 +7,9 @@ are restated with box and separable filters because those two take seconds for a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 SSIM_WINDOW = 7
 _K1, _K2 = 0.01, 0.03
-_STRIP = 128  # rows; strips of intermediate results stay in the processor's cache
+_STRIP = 128  # rows
 
 # Wang, Simoncelli, Bovik: Multi-scale structural similarity, 2003.
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -34,13 +37,20 @@ def ssim(real: NDArray[np.uint8], generated: NDArray[np.uint8]) -> float:
     The recipe of ``structural_similarity(real, generated, channel_axis=2)``. Window sums of 8-bit products are whole
     numbers below 2^24, so float32 box filters hold them exactly; only the last division rounds, in float64.
     """
+    return _mean_over_strips(_ssim_strip, real, generated)
+
+
+def _mean_over_strips(
+    similarity: Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]], real: NDArray[Any], generated: NDArray[Any]
+) -> float:
+    """Mean of a map that loses half a window at every edge, made strip by strip to stay in the processor's cache."""
     height, margin = real.shape[0], SSIM_WINDOW // 2
     total, count = 0.0, 0
     for top in range(0, height - 2 * margin, _STRIP):
         rows = slice(top, min(top + _STRIP + 2 * margin, height))
-        similarity = _ssim_strip(real[rows], generated[rows])
-        total += float(similarity.sum())
-        count += similarity.size
+        strip = similarity(real[rows], generated[rows])
+        total += float(strip.sum())
+        count += strip.size
     return total / count
 
 
@@ -64,15 +74,22 @@ def _window_sums(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def ssim_plane(real: NDArray[np.float32], generated: NDArray[np.float32], data_range: float) -> float:
     """SSIM of two float planes (height, width) with the same 7 x 7 window, for stain channels."""
+    return _mean_over_strips(partial(_ssim_plane_strip, data_range), real, generated)
+
+
+def _ssim_plane_strip(
+    data_range: float, real: NDArray[np.float32], generated: NDArray[np.float32]
+) -> NDArray[np.float64]:
     n = SSIM_WINDOW**2
     x, y = real.astype(np.float64), generated.astype(np.float64)
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = (_window_means(v) for v in (x, y, x * x, y * y, x * y))
     unbiased = n / (n - 1)
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    squares = mean_x**2 + mean_y**2
-    numerator = (2 * mean_x * mean_y + c1) * (2 * unbiased * (mean_xy - mean_x * mean_y) + c2)
+    product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    numerator = (2 * product + c1) * (2 * unbiased * (mean_xy - product) + c2)
     denominator = (squares + c1) * (unbiased * (mean_xx + mean_yy - squares) + c2)
-    return float((numerator / denominator).mean())
+    similarity: NDArray[np.float64] = numerator / denominator
+    return similarity
 
 
 def _window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
