@@ -37,14 +37,16 @@ class _Builder:
         self._occupied = occupied
 
     def tile(self, level: int, row: int, column: int) -> NDArray[np.uint8] | None:
-        """Makes and stores a tile and everything under it; None when all of it is white."""
+        """Makes and stores a tile and everything under it; its part on the plane, or None when all of it is white."""
         rows, columns = self._occupied[level].shape
         if row >= rows or column >= columns or not self._occupied[level][row, column]:
             return None
         layout = self._store.layout
-        pixels = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+        height, width = layout.levels[level]
+        height, width = min(TILE_PX, height - row * TILE_PX), min(TILE_PX, width - column * TILE_PX)
+        pixels = np.full((height, width, 3), 255, np.uint8)
         if level == layout.patch_level:
-            self._paste_patches(pixels, Region(row * TILE_PX, column * TILE_PX, TILE_PX, TILE_PX))
+            self._paste_patches(pixels, Region(row * TILE_PX, column * TILE_PX, height, width))
         else:
             self._paste_children(pixels, level, row, column)
         self._store.write_tile(level, row, column, layout.codec.encode(pixels))

@@ -27,8 +27,8 @@ class EncodedBlock:
     """What one block leaves behind.
 
     ``tiles`` are the encoded tiles that it owns alone, by (level, row, column) counted inside the block. ``patch`` is
-    the block on the next coarser level, where it fills no whole tile, without loss: (patch_px, patch_px, 3), or None
-    when the pyramid ends before.
+    the block on the next coarser level, where it fills no whole tile, without loss: (h, w, 3) of at most patch_px, or
+    None when the pyramid ends before.
     """
 
     tiles: dict[tuple[int, int, int], bytes]
@@ -112,25 +112,18 @@ class StoreLayout:
 
 
 def encode_block(pixels: NDArray[np.uint8], layout: StoreLayout) -> EncodedBlock:
-    """Encodes a block from ``pixels`` (h, w, 3): its core, or the core's part on the plane.
+    """Encodes a block from the part of its core that lies on the plane: ``pixels`` (h, w, 3).
 
-    Every level is the 2x2 mean of the level below before any encoding; beyond the plane there is white. So the bytes
-    of a tile are the same for every ``core_px``.
+    Every level is the 2x2 mean of the level below before any encoding. So the bytes of a tile are the same for every
+    ``core_px``.
     """
-    height, width = pixels.shape[:2]
-    core = layout.core_px
-    if (height, width) != (core, core):
-        plane = np.full((core, core, 3), 255, np.uint8)
-        plane[:height, :width] = pixels
-    else:
-        plane = pixels
     tiles: dict[tuple[int, int, int], bytes] = {}
     for level in range(min(layout.patch_level, len(layout.levels))):
         if level:
-            plane = halve(plane)
-        step = TILE_PX << level
-        for row in range(-(-height // step)):
-            for column in range(-(-width // step)):
+            pixels = halve(pixels)
+        height, width = pixels.shape[:2]
+        for row in range(-(-height // TILE_PX)):
+            for column in range(-(-width // TILE_PX)):
                 top, left = row * TILE_PX, column * TILE_PX
-                tiles[level, row, column] = layout.codec.encode(plane[top : top + TILE_PX, left : left + TILE_PX])
-    return EncodedBlock(tiles, halve(plane) if layout.has_patches else None)
+                tiles[level, row, column] = layout.codec.encode(pixels[top : top + TILE_PX, left : left + TILE_PX])
+    return EncodedBlock(tiles, halve(pixels) if layout.has_patches else None)

@@ -124,7 +124,10 @@ class TileStore:
             self.write_tile(level, row * per_core + tile_row, column * per_core + tile_column, data)
             written += len(data)
         if block.patch is not None:
-            patch = bytes(imagecodecs.zstd_encode(block.patch.tobytes(), level=1))
+            height, width = block.patch.shape[:2]
+            chunk = np.full((self.layout.patch_px, self.layout.patch_px, 3), 255, np.uint8)
+            chunk[:height, :width] = block.patch
+            patch = bytes(imagecodecs.zstd_encode(chunk.tobytes(), level=1))
             self._write(chunk_key(PATCHES, row, column), patch)
             written += len(patch)
         self._write(chunk_key(BLOCKS, row, column), _DONE)
