@@ -190,6 +190,16 @@ def test_two_hundred_slides_leave_no_file_open(tmp_path: Path, reader: str) -> N
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def test_without_pread_threads_share_the_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "pread", raising=False)
+    slide = TiffReader(write_tiff(tmp_path / "slide.tiff", planes()), SlideSettings(cache_mb=0))
+    regions = windows((100, 131), 60)
+    with ThreadPoolExecutor(8) as threads:
+        for region, pixels in zip(regions, threads.map(slide.read, regions), strict=True):
+            np.testing.assert_array_equal(pixels, padded(tissue(), region))
+
+
 def test_a_missing_tile_is_white(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tiff"
     black = np.zeros((32, 48, 3), np.uint8)
