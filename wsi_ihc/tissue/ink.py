@@ -11,7 +11,7 @@ from wsi_ihc.tissue.shapes import Mask, dilated, hysteresis, kept_pieces
 MIN_STROKE_UM = 100.0
 """Less than a square of this side is a speck of pigment or a dark fold, not a stroke."""
 TEXTURE = 0.06
-"""Density, root mean square of what is finer than a cell nest: bare ink has half of this, ink over cells more."""
+"""Density, root mean square of what is finer than a cell nest. Green ink: median 0.03 on glass, 0.07 over glands."""
 CELL_UM = 16.0
 CELLS_UM = 24.0
 """Scale of texture, and of the neighbourhood in which it is measured."""
