@@ -38,7 +38,7 @@ DEFAULTS = TissueSettings()
 WHITE = (245.0, 245.0, 245.0)
 """Glass of a field that shows none: what scanners set white to."""
 LOW_SIGNAL = 0.02
-"""Optical density. Bare glass has a standard deviation of 0.0015 to 0.006 (26 pictures of a dozen scanners)."""
+"""Optical density. Bare glass has a standard deviation of 0.0015 to 0.006 in 26 pictures."""
 HIGH_SIGNAL = 0.045
 MIN_COLOUR_SHARE = 0.08
 """Of the signal in the density. Pale DAB on grey muscle has 0.10 to 0.17, a coverslip edge 0.025."""
