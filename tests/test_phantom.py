@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from wsi_ihc.cli import main
 from wsi_ihc.cli.phantom import phantom
 from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.geometry import Region, Size
-from wsi_ihc.phantom import HER2_LEVELS, Field, Look, draw_field, draw_pairs, draw_phantom, writing
+from wsi_ihc.phantom import HER2_LEVELS, Field, Look, draw_field, draw_pairs, draw_phantom, pyramid
 from wsi_ihc.phantom.cells import TUMOUR, place_cells
 from wsi_ihc.phantom.field import BLOCK_PX, draw_block
 from wsi_ihc.phantom.noise import Grid, smooth, uniform
@@ -71,7 +72,7 @@ def dab(her2: str, seed: int = SEED) -> tuple[NDArray[np.float32], NDArray[np.fl
 def test_levels_stain_in_the_order_of_the_score() -> None:
     strongest = [np.quantile(dab(level)[0], 0.99) for level in HER2_LEVELS]
     assert strongest[0] < 0.1
-    assert all(weak * 1.5 < strong for weak, strong in zip(strongest, strongest[1:], strict=False))
+    assert all(weak * 1.5 < strong for weak, strong in itertools.pairwise(strongest))
 
 
 def test_only_tumour_takes_the_stain() -> None:
@@ -177,7 +178,7 @@ def test_bytes_depend_on_the_seed_alone(tmp_path: Path) -> None:
 def test_memory_does_not_follow_the_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the drawing itself replaced: what stays in memory is the pyramid's."""
     grey = np.full((BLOCK_PX, BLOCK_PX, 3), 128, np.uint8)
-    monkeypatch.setattr(writing, "draw_block", lambda *_, **__: Field(grey.copy(), grey.copy()))
+    monkeypatch.setattr(pyramid, "draw_block", lambda *_, **__: Field(grey.copy(), grey.copy()))
 
     def peak(side: int) -> int:
         tracemalloc.start()
@@ -204,7 +205,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def broken(*_: object, **__: object) -> Field:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "draw_block", broken)
+    monkeypatch.setattr(pyramid, "draw_block", broken)
     with pytest.raises(OSError, match="nothing was left behind"):
         draw_phantom(tmp_path / "x.tiff", her2="0", size=Size(600, 600))
     assert not list(tmp_path.iterdir())

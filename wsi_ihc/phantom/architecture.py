@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.phantom.ducts import Ducts, draw_ducts, draw_vessels
-from wsi_ihc.phantom.noise import Floats, Grid, smooth
+from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 from wsi_ihc.phantom.section import Section
 
 REACH_UM = 44.0
 """Distances are clipped here, so that a window need not see farther than this to draw the same map."""
+
+SMOOTHING_UM = 2.0
+"""Sigma that takes the staircase off a distance: one sample of the usual map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +97,17 @@ def draw_maps(section: Section, grid: Grid) -> Maps:
 
 
 def signed_distance(inside: NDArray[np.bool_], grid: Grid) -> Floats:
-    """Distance to the border of a mask in um, positive inside, smoothed over a sample and clipped to ``REACH_UM``."""
+    """Distance to the border of a mask in um, positive inside, smoothed and clipped to ``REACH_UM``."""
     mask = inside.astype(np.uint8)
     outward = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     inward = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # Each transform counts from the nearest sample of the other side: half a sample too far.
     distance = np.clip((outward - inward - mask + 0.5) * grid.pitch_um, -REACH_UM, REACH_UM)
-    return cv2.GaussianBlur(distance, (0, 0), 1.0 * 2.0 / grid.pitch_um)
+    return single(cv2.GaussianBlur(distance, (0, 0), SMOOTHING_UM / grid.pitch_um))
 
 
 def _band(distance: Floats, centre: float, width: float) -> Floats:
-    return np.clip(1.5 - np.abs(distance - centre) * (1.5 / width), 0, 1)
+    return single(np.clip(1.5 - np.abs(distance - centre) * (1.5 / width), 0, 1))
 
 
 def _nests(seed: int, grid: Grid, zone: Floats, ducts: Ducts) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.phantom.architecture import Maps
-from wsi_ihc.phantom.noise import Floats, Grid, lattice, uniform
+from wsi_ihc.phantom.noise import Floats, Grid, lattice, single, uniform
 from wsi_ihc.phantom.section import Section
 
 PITCH_UM = 4.6
@@ -91,7 +91,7 @@ class Sampler:
     def __call__(self, field: Floats) -> Floats:
         rows = (self.y - np.float32(self.grid.top_um)) / np.float32(self.grid.pitch_um)
         columns = (self.x - np.float32(self.grid.left_um)) / np.float32(self.grid.pitch_um)
-        return cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return single(cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
@@ -120,7 +120,7 @@ def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats
     spread = 0.55 + 0.45 * strength
     tumour = 4.55 + 0.65 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
     base = np.array([0, 0, 3.6, 2.65, 5.2, 3.2, 2.05, 3.0], np.float32)[kind]
-    return np.where(kind == TUMOUR, tumour, base * (0.76 + 0.46 * luck[5])).astype(np.float32)
+    return single(np.where(kind == TUMOUR, tumour, base * (0.76 + 0.46 * luck[5])))
 
 
 def _angles(maps: Maps, at: Sampler, kind: NDArray[np.int8], luck: Floats) -> Floats:
@@ -136,22 +136,22 @@ def _angles(maps: Maps, at: Sampler, kind: NDArray[np.int8], luck: Floats) -> Fl
     angle = np.where(kind == FIBROBLAST, along_fibre + 0.5 * (luck[6] - 0.5), random)
     angle = np.where(kind == ENDOTHELIUM, along_wall, angle)
     near = (np.abs(at(maps.epithelium)) < 12) & ((kind == TUMOUR) | (kind == DUCTAL))
-    return np.where(near, lean, angle).astype(np.float32)
+    return single(np.where(near, lean, angle))
 
 
 def _direction(field: Floats) -> tuple[Floats, Floats]:
     """The gradient's (y, x) parts, smoothed over a few samples."""
-    field = cv2.blur(field, (3, 3))
-    return cv2.Sobel(field, cv2.CV_32F, 0, 1), cv2.Sobel(field, cv2.CV_32F, 1, 0)
+    soft = cv2.blur(field, (3, 3))
+    return single(cv2.Sobel(soft, cv2.CV_32F, 0, 1)), single(cv2.Sobel(soft, cv2.CV_32F, 1, 0))
 
 
 def _pack(kind: NDArray[np.int8], y: Floats, x: Floats, radius: Floats, priority: Floats) -> NDArray[np.bool_]:
-    """Hard-core thinning in rounds: the highest priority within reach stays, what it crowds out goes, the rest tries again.
+    """Hard-core thinning in rounds: the highest priority within reach stays, what it crowds out goes, the rest retries.
 
     Each round looks ``REACH`` lattice cells away, so the outcome far enough from the rim does not depend on the rim.
     """
     alive = kind != NONE
-    kept = np.zeros_like(alive)
+    kept = np.zeros(alive.shape, np.bool_)
     # Fibroblasts fill what others leave.
     priority = priority + np.where(kind == FIBROBLAST, np.float32(0), np.float32(1))
     neighbours = [(i, j) for i in range(-REACH, REACH + 1) for j in range(-REACH, REACH + 1) if (i, j) != (0, 0)]
@@ -188,4 +188,4 @@ def _crowds(y: Floats, x: Floats, radius: Floats, shift: tuple[int, int]) -> NDA
     """Where two candidates, ``shift`` apart on the lattice, are too close to live together."""
     here, there = _pair(y.shape, shift)
     distance = (y[here] - y[there]) ** 2 + (x[here] - x[there]) ** 2
-    return distance < (radius[here] + radius[there]) ** 2
+    return np.asarray(distance < (radius[here] + radius[there]) ** 2, np.bool_)

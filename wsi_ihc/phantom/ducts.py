@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_ihc.phantom.noise import Floats, Grid, lattice, smooth, uniform
+from wsi_ihc.phantom.noise import Floats, Grid, lattice, single, smooth, uniform
 from wsi_ihc.phantom.section import Section
 
 DUCT_PITCH_UM = 430.0
@@ -47,7 +47,7 @@ class Shape:
         rho = np.sqrt(u * u + v * v)
         phi = np.arctan2(v, u)
         wavy = 1 + self.waves[0] * np.cos(3 * phi + self.phases[0]) + self.waves[1] * np.cos(5 * phi + self.phases[1])
-        return ((wavy - rho) * min(self.radius_x, self.radius_y)).astype(np.float32)
+        return single((wavy - rho) * min(self.radius_x, self.radius_y))
 
 
 def draw_ducts(section: Section, grid: Grid) -> Ducts:

@@ -90,7 +90,7 @@ def blocks(region: Region) -> list[Region]:
 
 
 def draw_block(section: Section, region: Region, mpp: float, look: Look, *, paired: bool = True) -> Field:
-    """A region of the plane without JPEG; its corner and sides are multiples of 32 px. Not ``paired``: ``ihc`` is ``he``."""
+    """A region of the plane before JPEG, its corner and sides multiples of 32 px. Not ``paired``, ``ihc`` is ``he``."""
     # A larger scale is the same tissue under finer pixels.
     um_per_px = mpp / look.scale
     sigma = look.blur_um / mpp

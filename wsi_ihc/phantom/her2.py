@@ -1,7 +1,7 @@
 """The HER2 stain: which membranes take DAB, how much, and how completely.
 
-After the scoring that pathologists use (ASCO/CAP 2018): 0, no staining or faint in at most a tenth of the cells; 1+, faint
-and incomplete in more than a tenth; 2+, weak to moderate and complete; 3+, intense and complete, like chicken wire.
+After the scoring that pathologists use (ASCO/CAP 2018): 0, no staining or faint in at most a tenth of the cells; 1+,
+faint and incomplete in more than a tenth; 2+, weak to moderate and complete; 3+, intense and complete: chicken wire.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from wsi_ihc.phantom.cells import TUMOUR, Cells
-from wsi_ihc.phantom.membranes import Territories
-from wsi_ihc.phantom.noise import Floats
+from wsi_ihc.phantom.membranes import Territories, per_pixel
+from wsi_ihc.phantom.noise import Floats, single
 from wsi_ihc.phantom.section import Her2, Section
 
 
@@ -61,14 +61,14 @@ def draw_dab(
     # Broken membranes: the stain keeps to stretches chosen by a smooth texture.
     stretch = np.clip(level.complete + 0.5 * coarse, 0, 1)
     # The stain spreads a little across the border of the cell that makes it.
-    amount = cv2.blur(np.append(_expression(section, lining), 0).astype(np.float32)[territories.owner], (3, 3))
+    amount = single(cv2.blur(per_pixel(_expression(section, lining), territories), (3, 3)))
     grains = 1 + 0.16 * texture + 0.10 * coarse
     dab = amount * grains * (border * stretch + 0.17 * (1 - 0.6 * nuclei))
-    return (dab + 0.012) * inside
+    return single((dab + 0.012) * inside)
 
 
 def _expression(section: Section, cells: Cells) -> Floats:
-    """HER2 on each cell's membrane: the level, the clone it belongs to, and chance. Benign ducts stay almost negative.
+    """HER2 on each cell's membrane: the level, its clone, and chance. Benign ducts stay almost negative.
 
     Within a level, too, H&E says something: the chances that make a nucleus large and dark also make its cell stain.
     """
@@ -76,4 +76,4 @@ def _expression(section: Section, cells: Cells) -> Floats:
     chance = cells.luck[:, 3] - 0.5
     value = level.density * (1 + level.spread * (0.7 * cells.clone + 0.9 * chance))
     value = value * np.clip((level.share - 1 + cells.luck[:, 0] + 0.12 * cells.clone) * 6, 0, 1)
-    return np.where(cells.kind == TUMOUR, np.clip(value, 0, None), 0.02).astype(np.float32)
+    return single(np.where(cells.kind == TUMOUR, np.clip(value, 0, None), 0.02))

@@ -33,7 +33,7 @@ def draw_territories(
     reach_um: float,
     roughness_um: float,
 ) -> Territories:
-    """Share the plane among centres; one with a ``head_start`` (um) takes more, none reaches farther than ``reach_um``."""
+    """Share the plane among centres: a ``head_start`` (um) takes more of it, none reaches farther than ``reach_um``."""
     shape = (canvas.height, canvas.width)
     nearest, second = np.full(shape, reach_um, np.float32), np.full(shape, reach_um, np.float32)
     owner = np.full(shape, -1, np.int32)
@@ -49,3 +49,8 @@ def draw_territories(
             np.minimum(target, np.maximum(first, mine), out=target)
             np.minimum(first, mine, out=first)
     return Territories(nearest, second - nearest, owner)
+
+
+def per_pixel(values: Floats, territories: Territories) -> Floats:
+    """A value of each cell at every pixel that it owns, 0 where no cell is."""
+    return np.append(values, np.float32(0))[territories.owner]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,11 @@ TEXTURE_SIDE = 1024
 """Side of the periodic textures, in their own pixels."""
 TEXTURE_PITCH_UM = 0.5
 """Micrometres of tissue under one texture pixel."""
+
+
+def single(values: Any) -> Floats:
+    """As an array in single precision; OpenCV's stubs do not know what they return."""
+    return np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,11 @@ class Grid:
 
     @property
     def ys(self) -> NDArray[np.float64]:
-        return self.top_um + self.pitch_um * np.arange(self.height)
+        return self.top_um + self.pitch_um * np.arange(self.height, dtype=np.float64)
 
     @property
     def xs(self) -> NDArray[np.float64]:
-        return self.left_um + self.pitch_um * np.arange(self.width)
+        return self.left_um + self.pitch_um * np.arange(self.width, dtype=np.float64)
 
     def mesh(self) -> tuple[Floats, Floats]:
         """Coordinates of every sample, y as a column and x as a row, um."""
@@ -116,7 +122,7 @@ def filtered_noise(channel: int, sigma_y: float, sigma_x: float, side: int = TEX
     response = np.exp(-2 * np.pi**2 * ((fy * sigma_y) ** 2 + (fx * sigma_x) ** 2))
     response[0, 0] = 0
     texture = np.fft.irfft2(np.fft.rfft2(white) * response, s=(side, side))
-    return (texture / texture.std()).astype(np.float32)
+    return single(texture / texture.std())
 
 
 @lru_cache(maxsize=16)

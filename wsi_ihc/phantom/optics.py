@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,15 +24,19 @@ def transmit(layers: tuple[tuple[Floats, Vector], ...], white: Vector, gamma: fl
     for channel in range(3):
         exponent = layers[0][0] * np.float32(-LN10 * gamma * layers[0][1][channel])
         for stain, vector in layers[1:]:
-            exponent = cv2.scaleAdd(stain, -LN10 * gamma * vector[channel], exponent, exponent)
+            cv2.scaleAdd(stain, -LN10 * gamma * vector[channel], exponent, exponent)
         channels.append(cv2.convertScaleAbs(cv2.exp(exponent, exponent), alpha=white[channel]))
-    picture: Rgb = np.asarray(cv2.merge(channels), np.uint8)
-    return picture
+    return _rgb(cv2.merge(channels))
+
+
+def _rgb(picture: Any) -> Rgb:
+    """What OpenCV returns, typed; it has no pixels of another kind to return here."""
+    return np.asarray(picture, np.uint8)
 
 
 def blur(picture: Rgb, sigma_px: float) -> Rgb:
     """The scanner's point spread, a Gaussian over intensities."""
-    return picture if sigma_px < 0.15 else cv2.GaussianBlur(picture, (0, 0), sigma_px)
+    return picture if sigma_px < 0.15 else _rgb(cv2.GaussianBlur(picture, (0, 0), sigma_px))
 
 
 def add_noise(picture: Rgb, sigma: float, top: int, left: int) -> Rgb:
@@ -39,16 +44,15 @@ def add_noise(picture: Rgb, sigma: float, top: int, left: int) -> Rgb:
     top, left = top % NOISE_SIDE, left % NOISE_SIDE
     pattern = _noise(round(sigma, 2))[top : top + picture.shape[0], left : left + picture.shape[1]]
     # Stored with an offset of 128, so that saturating 8-bit arithmetic does the work.
-    return cv2.addWeighted(picture, 1, pattern, 1, -128)
+    return _rgb(cv2.addWeighted(picture, 1, pattern, 1, -128))
 
 
 @lru_cache(maxsize=4)
 def _noise(sigma: float) -> Rgb:
     """Mostly common to the three channels, as demosaiced sensors have it, and a little correlated between pixels."""
     rng = np.random.default_rng(91)
-    white = 0.8 * rng.standard_normal((NOISE_SIDE, NOISE_SIDE, 1)) + 0.6 * rng.standard_normal(
-        (NOISE_SIDE, NOISE_SIDE, 3)
-    )
+    common, own = (rng.standard_normal((NOISE_SIDE, NOISE_SIDE, channels)) for channels in (1, 3))
+    white = 0.8 * common + 0.6 * own
     soft = cv2.GaussianBlur(white.astype(np.float32), (3, 3), 0.5, borderType=cv2.BORDER_REFLECT)
     soft *= sigma / soft.std()
     return np.tile(np.clip(np.rint(128 + soft), 0, 255).astype(np.uint8), (2, 2, 1))
@@ -57,4 +61,4 @@ def _noise(sigma: float) -> Rgb:
 def jpeg_round_trip(picture: Rgb, quality: int) -> Rgb:
     """What is left of a picture after the scanner's compression."""
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(_rgb(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1])

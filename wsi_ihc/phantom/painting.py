@@ -10,8 +10,8 @@ import numpy as np
 from wsi_ihc.phantom.architecture import REACH_UM, Maps, draw_maps
 from wsi_ihc.phantom.cells import DUCTAL, MARGIN_UM, TUMOUR, Cells, place_cells
 from wsi_ihc.phantom.her2 import draw_dab
-from wsi_ihc.phantom.membranes import Territories, draw_territories
-from wsi_ihc.phantom.noise import Floats, Grid, wrapped
+from wsi_ihc.phantom.membranes import Territories, draw_territories, per_pixel
+from wsi_ihc.phantom.noise import Floats, Grid, single, wrapped
 from wsi_ihc.phantom.nuclei import Nuclei, draw_nuclei
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
@@ -97,13 +97,13 @@ def _maps(section: Section, canvas: Canvas) -> tuple[Maps, tuple[slice, slice]]:
 
 
 def _upscale(field: Floats, canvas: Canvas) -> Floats:
-    return cv2.resize(field, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR)
+    return single(cv2.resize(field, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR))
 
 
 def _ramp(distance: Floats, low: float, high: float) -> Floats:
     """0 below ``low``, 1 above ``high``, straight between."""
     scale = np.float32(1 / (high - low))
-    return np.clip(distance * scale - np.float32(low) * scale, 0, 1)
+    return single(np.clip(distance * scale - np.float32(low) * scale, 0, 1))
 
 
 def _compose(
@@ -168,10 +168,11 @@ def _cytoplasm(
 ) -> tuple[Floats, Floats]:
     """Eosin and haematoxylin of epithelial cells, each with its own tint; eosin rises with the HER2 level."""
     tint = 0.06 * lining.clone + 0.24 * (lining.luck[:, 2] - 0.5)
-    tinted = np.append(tint, 0).astype(np.float32)[territories.owner]
+    tinted = per_pixel(tint, territories)
     border = np.exp(rim * rim * np.float32(-1 / 0.8))
     eosin = 0.34 + 0.11 * section.strength + tinted + 0.05 * coarse + 0.06 * texture + 0.12 * border
-    return eosin, 0.16 + 0.035 * coarse + 0.035 * texture + 0.4 * np.maximum(tinted, 0)
+    haematoxylin = 0.16 + 0.035 * coarse + 0.035 * texture + 0.4 * np.maximum(tinted, 0)
+    return single(eosin), single(haematoxylin)
 
 
 def _kill(surface: Surface, coarse: Floats, eosin: Floats, haematoxylin: Floats) -> None:

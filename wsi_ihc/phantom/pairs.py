@@ -44,7 +44,7 @@ def draw_pairs(
     threads: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw ``count`` pairs into ``folder``: ``{HE,IHC}/{train,test}/00001_train_3+.png``, levels in turn, looks at random.
+    """Draw ``count`` pairs into ``folder``, ``{HE,IHC}/{train,test}/00001_train_3+.png``: levels in turn, random looks.
 
     ``misalign_px`` moves each IHC by up to as much in both directions, and turns it by up to a degree and a half, as
     consecutive sections are; 0 keeps them on the same pixels. ``progress`` is told 1 for each pair. The folder appears
@@ -121,6 +121,6 @@ def _moved(picture: Rgb, down: float, right: float, degrees: float) -> Rgb:
     """Turned about the centre, then shifted, pixels."""
     height, width = picture.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    matrix[:, 2] += (right, down)
-    moved: Rgb = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return moved
+    matrix[:, 2] += np.array([right, down])
+    moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(moved, np.uint8)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.phantom.noise import Floats
+from wsi_ihc.phantom.noise import Floats, single
 
 CHUNK_SAMPLES = 1 << 17
 """Samples evaluated at once: small enough for the processor's cache."""
@@ -88,4 +88,4 @@ def texture_windows(texture: Floats, members: Floats, side: int) -> Floats:
     top = (members * span).astype(np.int64)
     left = ((members * 7919.0) % 1.0 * span).astype(np.int64)
     view = np.lib.stride_tricks.sliding_window_view(texture, (side, side))
-    return view[top, left]
+    return single(view[top, left])

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from wsi_ihc.phantom.noise import Floats, Grid, smooth
+from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 
 Her2 = Literal["0", "1+", "2+", "3+"]
 HER2_LEVELS: tuple[Her2, ...] = ("0", "1+", "2+", "3+")
 
 EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64
-"""No tissue is farther than this from the outline: the bound of the noise that tears its edge, and the step of a coarse look."""
+"""No tissue is farther than this from the outline: the bound of the noise that tears it, and a coarse look's step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Lobe:
         v = ((y - self.y) * cos - (x - self.x) * sin) / self.radius_y
         # A power above 2 gives the blunt corners of a trimmed block.
         rho = (np.abs(u) ** 2.6 + np.abs(v) ** 2.6) ** (1 / 2.6)
-        return ((1 - rho) * min(self.radius_x, self.radius_y)).astype(np.float32)
+        return single((1 - rho) * min(self.radius_x, self.radius_y))
 
 
 @dataclass(frozen=True, slots=True)

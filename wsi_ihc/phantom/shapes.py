@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from wsi_ihc.phantom.cells import DEBRIS, DUCTAL, LYMPHOCYTE, Cells
-from wsi_ihc.phantom.noise import Floats
+from wsi_ihc.phantom.noise import Floats, single
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Shapes:
 
 
 def tumour_shapes(cells: Cells, strength: float) -> Shapes:
-    """Large, vesicular, with nucleoli; a few in mitosis. Size, variation and nucleoli grow with ``strength``, the HER2 level."""
+    """Large, vesicular, a few in mitosis. Size, variation and nucleoli grow with ``strength``, the HER2 level."""
     size, long, rare, dark = cells.luck.T
     mitosis = rare < 0.002 + 0.004 * strength
     # One in eight was only grazed by the knife: pale, small and soft.
@@ -49,8 +49,9 @@ def tumour_shapes(cells: Cells, strength: float) -> Shapes:
     radius = cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * size) * np.where(grazed, 0.85, 1.0)
     root = np.sqrt(np.where(mitosis, 1.7 + 2.0 * long, 1.15 + 0.35 * long**2))
     uneven = 0.05 + 0.05 * strength
-    body = np.where(mitosis, 1.9, 0.50 + 0.60 * dark**2.5 + 0.1 * strength * dark) * np.where(grazed, 0.62, 1.0)
-    hollow = np.where(mitosis, 0.05, 0.44 - 0.36 * dark)
+    body = single(np.where(mitosis, 1.9, 0.50 + 0.60 * dark**2.5 + 0.1 * strength * dark))
+    body *= np.where(grazed, np.float32(0.62), np.float32(1))
+    hollow = single(np.where(mitosis, 0.05, 0.44 - 0.36 * dark))
     prominent = ~mitosis & ~grazed & (dark < 0.8) & (long < 0.35 + 0.4 * strength)
     return Shapes(
         a=np.minimum(radius * root, 7.0),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.phantom.membranes import draw_territories
-from wsi_ihc.phantom.noise import TEXTURE_PITCH_UM, TEXTURE_SIDE, Floats, Grid, filtered_noise, lattice, uniform
+from wsi_ihc.phantom.noise import TEXTURE_PITCH_UM, TEXTURE_SIDE, Floats, Grid, filtered_noise, lattice, single, uniform
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
 
@@ -60,8 +60,7 @@ def draw_collagen(across: Floats, along: Floats) -> Collagen:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
-    fibre, bundle, crack, wisp = (cv2.multiply(channel, 1 / 255, dtype=cv2.CV_32F) for channel in cv2.split(woven))
-    return Collagen(fibre, bundle, crack, wisp)
+    return Collagen(*(single(channel) * np.float32(1 / 255) for channel in cv2.split(woven)))
 
 
 def draw_fat(section: Section, canvas: Canvas) -> Floats:
@@ -72,5 +71,5 @@ def draw_fat(section: Section, canvas: Canvas) -> Floats:
     luck = np.stack([uniform(section.seed, 300 + index, rows, columns).ravel() for index in range(4)], axis=-1)
     y = ((rows + np.zeros_like(columns)).ravel() + 0.15 + 0.7 * luck[:, 0]) * ADIPOCYTE_PITCH_UM
     x = ((columns + np.zeros_like(rows)).ravel() + 0.15 + 0.7 * luck[:, 1]) * ADIPOCYTE_PITCH_UM
-    cells = draw_territories(half, y, x, 14 * luck[:, 2], luck[:, 3], reach_um=66, roughness_um=1.2)
-    return cv2.resize(cells.gap, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR) * np.float32(0.5)
+    cells = draw_territories(half, single(y), single(x), 14 * luck[:, 2], luck[:, 3], reach_um=66, roughness_um=1.2)
+    return single(cv2.resize(cells.gap / 2, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR))
