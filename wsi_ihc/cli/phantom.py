@@ -21,18 +21,65 @@ SPARSE = 0.05
 
 
 @click.command("phantom")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="The slide (.tiff), or with --pairs a new folder.")  # fmt: skip
-@click.option("--her2", type=click.Choice(["0", "1+", "2+", "3+"]), default="3+", show_default=True, help="HER2 level of the tumour.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="The slide (.tiff), or with --pairs a new folder.",
+)
+@click.option(
+    "--her2",
+    type=click.Choice(["0", "1+", "2+", "3+"]),
+    default="3+",
+    show_default=True,
+    help="HER2 level of the tumour.",
+)
 @click.option("--size", metavar="WxH", help="Pixels; 2048x2560 by default, 512x512 with --pairs.")
 @click.option("--mpp", type=float, default=0.5, show_default=True, metavar="UM", help="Pixel size, um/px.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, another tumour.")
-@click.option("--pair", is_flag=False, flag_value=BESIDE, metavar="[FILE]", help="Also draw the HER2 IHC of the same section (OUT_ihc.tiff, or FILE).")  # fmt: skip
-@click.option("--sparse", is_flag=False, flag_value=str(SPARSE), type=float, metavar="[SHARE]", help=f"Share of the slide under tissue; 0.6 without, {SPARSE} when no number follows.")  # fmt: skip
-@click.option("--look", type=int, metavar="N", help="A random laboratory and scanner, drawn from this seed; a clean slide without.")  # fmt: skip
-@click.option("--pairs", type=int, metavar="N", help="Draw a data set of N pairs in the layout of BCI instead, all levels and looks.")  # fmt: skip
-@click.option("--split", default="0.8,0.2", show_default=True, metavar="TRAIN,TEST", help="With --pairs: shares of the two.")  # fmt: skip
-@click.option("--misalign", type=float, default=0.0, show_default=True, metavar="PX", help="With --pairs: shift the IHC by up to so much, and turn it slightly.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N", help="Blocks drawn at once.")  # fmt: skip
+@click.option(
+    "--pair",
+    is_flag=False,
+    flag_value=BESIDE,
+    metavar="[FILE]",
+    help="Also draw the HER2 IHC of the same section (OUT_ihc.tiff, or FILE).",
+)
+@click.option(
+    "--sparse",
+    is_flag=False,
+    flag_value=str(SPARSE),
+    type=float,
+    metavar="[SHARE]",
+    help=f"Share of the slide under tissue; 0.6 without, {SPARSE} when no number follows.",
+)
+@click.option(
+    "--look",
+    type=int,
+    metavar="N",
+    help="A random laboratory and scanner, drawn from this seed; a clean slide without.",
+)
+@click.option(
+    "--pairs",
+    type=int,
+    metavar="N",
+    help="Draw a data set of N pairs in the layout of BCI instead, all levels and looks.",
+)
+@click.option(
+    "--split", default="0.8,0.2", show_default=True, metavar="TRAIN,TEST", help="With --pairs: shares of the two."
+)
+@click.option(
+    "--misalign",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="PX",
+    help="With --pairs: shift the IHC by up to so much, and turn it slightly.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N", help="Blocks drawn at once."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a slide that is there already.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def phantom(
