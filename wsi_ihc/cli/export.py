@@ -9,9 +9,13 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.option("-o", "--output", required=True, metavar="NAME|FILE", help="A name to install it under, or a file to write.")
+@click.option(
+    "-o", "--output", required=True, metavar="NAME|FILE", help="A name to install it under, or a file to write."
+)
 @click.option("--last", is_flag=True, help="The generator of the last checkpoint instead of the best validated one.")
-@click.option("--half", is_flag=True, help="Weights in float16: half the size; the numbers change by under a grey level.")
+@click.option(
+    "--half", is_flag=True, help="Weights in float16: half the size; the numbers change by under a grey level."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
 def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> None:
     """Turn the averaged generator of RUN into a bundle with its card, ready for convert --generator."""
@@ -26,4 +30,6 @@ def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> N
     bundle = export_run(run, path, name=path.stem, last=last, half=half, overwrite=overwrite)
     parameters = sum(tensor.numel() for tensor in bundle.state.values())
     click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if path.parent == user_bundle_folder() else path}")
+    click.echo(
+        f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if path.parent == user_bundle_folder() else path}"
+    )

@@ -20,14 +20,25 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.argument("config", type=_FILE)
-@click.option("--data", type=_FOLDER, metavar="DIR", help="The data set: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.")
+@click.option(
+    "--data",
+    type=_FOLDER,
+    metavar="DIR",
+    help="The data set: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.",
+)
 @click.option("-o", "--output", type=_FOLDER, metavar="RUN", help="Folder of the run; made here.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example data.batch_size=4.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example data.batch_size=4."
+)
 @click.option("--device", metavar="auto|cpu|cuda[:i]", help="Where it trains.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Arithmetic of the networks.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Arithmetic of the networks."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option("--check-only", is_flag=True, help="Check the data set, report, and stop; exit code 8 if something is wrong.")
+@click.option(
+    "--check-only", is_flag=True, help="Check the data set, report, and stop; exit code 8 if something is wrong."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only warnings and errors.")
 def train(
     config: Path, data: Path | None, output: Path | None, resume: bool, assignments: tuple[str, ...], device: str | None,
@@ -88,14 +99,23 @@ def _run(
         click.echo(f"resuming after step {trainer.state.step}", err=True)
     _follow(trainer, quiet=quiet)
     if not quiet:
-        best = "".join(f", best {name} {value:.4f}" for name, value in trainer.state.best.items() if name == settings.run.best_by)
+        best = "".join(
+            f", best {name} {value:.4f}" for name, value in trainer.state.best.items() if name == settings.run.best_by
+        )
         click.echo(f"{trainer.steps} steps taken{best}; generator: {folder.bundle(settings.name)}", err=True)
 
 
 def _follow(trainer: Trainer, *, quiet: bool) -> None:
     """Take all steps; a bar on a terminal, lines in a log."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True, quiet=quiet)
     columns = (
@@ -112,7 +132,9 @@ def _follow(trainer: Trainer, *, quiet: bool) -> None:
                 pace, losses = _pace(report.measures), _losses(report.measures)
                 bar.update(task, pace=pace, losses=losses)
                 if not console.is_terminal:
-                    console.print(f"step {report.step}/{report.steps}  {pace}  {losses}", soft_wrap=True, highlight=False)
+                    console.print(
+                        f"step {report.step}/{report.steps}  {pace}  {losses}", soft_wrap=True, highlight=False
+                    )
             if report.validation and not console.is_terminal:
                 seen = "  ".join(f"{name} {value:.4f}" for name, value in report.validation.items())
                 console.print(f"step {report.step}/{report.steps}  validation  {seen}", soft_wrap=True, highlight=False)
@@ -152,7 +174,10 @@ def _describe(settings: TrainingSettings, sources: Sequence[Source]) -> None:
     schedule = Schedule(sources, seed=0, batch=data.batch_size * ranks, epoch_pairs=data.epoch_pairs)
     click.echo(f"{total_steps(settings, schedule.steps_per_epoch)} steps of {data.batch_size * ranks} crops of {data.crop_px} px, "
                f"{schedule.steps_per_epoch} an epoch")  # fmt: skip
-    for label, network in (("generator", build_network(settings.network)), ("discriminator", PatchDiscriminator(settings.discriminator))):
+    for label, network in (
+        ("generator", build_network(settings.network)),
+        ("discriminator", PatchDiscriminator(settings.discriminator)),
+    ):
         click.echo(f"{label}: {sum(p.numel() for p in network.parameters()):,} parameters")
 
 

@@ -1,0 +1,360 @@
+"""Where examples come from, in which order they are drawn, what is done to them, and what the check says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_ihc.errors import DataSetError, SettingsError
+from wsi_ihc.phantom import Look, draw_field
+from wsi_ihc.training.augmentation import augment_pair, crop_pair, jitter_stain, match_brightness
+from wsi_ihc.training.check import check_example, check_sources, misalignment
+from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
+from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop, validation_batches
+from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
+from wsi_ihc.training.restain import restain
+from wsi_ihc.training.sources import Source, data_digest, find_sources
+
+
+class Drawn:
+    """An example from memory."""
+
+    level = None
+
+    def __init__(self, name: str, he: Image, ihc: Image | None = None) -> None:
+        self.name, self.pair, self.reads = name, (he, he if ihc is None else ihc), 0
+
+    def read(self) -> tuple[Image, Image]:
+        self.reads += 1
+        return self.pair
+
+
+def noise(seed: int, height: int = 64, width: int | None = None) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width or height, 3), np.uint8)
+
+
+def write(path: Path, image: Image) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+def settings_for(root: Path | None = None, **data: object) -> TrainingSettings:
+    return TrainingSettings.model_validate(
+        {"network": {"kind": "resnet"}, "data": {"root": root, "crop_px": 32, "validation_px": 32, **data}}
+    )
+
+
+def source(*sizes_and_weights: tuple[int, float]) -> list[Source]:
+    return [
+        Source(f"s{number}", weight, [Drawn(f"{number}/{i}", noise(i)) for i in range(size)], [])
+        for number, (size, weight) in enumerate(sizes_and_weights)
+    ]
+
+
+# Layouts
+
+
+def test_bci_layout_is_read_with_its_levels_and_without_its_test_split(tmp_path: Path) -> None:
+    for side in ("HE", "IHC"):
+        for index, level in enumerate(("0", "1+", "2+", "3+")):
+            for split in ("train", "test"):
+                write(tmp_path / side / split / f"{index:05d}_{split}_{level}.png", noise(index))
+    (found,) = find_sources(settings_for(tmp_path, validation_pairs=1))
+    examples = [*found.train, *found.validation]
+    assert sorted(example.level or "" for example in examples) == ["0", "1+", "2+", "3+"]
+    assert all(example.name.startswith("train/") for example in examples)
+    assert len(found.validation) == 1
+
+
+def test_a_validation_split_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        for side in "AB":
+            for index in range(count):
+                write(tmp_path / f"{split}{side}" / f"{index}.jpg", noise(index))
+    (found,) = find_sources(settings_for(tmp_path))
+    assert (len(found.train), len(found.validation)) == (3, 2)
+
+
+def test_side_by_side_halves(tmp_path: Path) -> None:
+    he, ihc = noise(1, 40), noise(2, 40)
+    for index in range(2):
+        write(tmp_path / "train" / f"{index}.png", np.concatenate([he, ihc], axis=1))
+    (found,) = find_sources(settings_for(tmp_path))
+    seen = found.train[0].read()
+    np.testing.assert_array_equal(seen[0], he)
+    np.testing.assert_array_equal(seen[1], ihc)
+
+
+def test_two_slides_become_windows_of_tissue_at_the_working_resolution(tmp_path: Path) -> None:
+    field = draw_field(3, "3+", 512, 0.5)
+    pixels = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (128, 128), "photometric": "rgb"}
+    for side, image in zip(("HE", "IHC"), field, strict=True):
+        (tmp_path / side).mkdir()
+        tifffile.imwrite(tmp_path / side / "case_3+.tif", image, **pixels)
+    wanted = {"layout": "slides", "window_px": 128, "min_tissue": 0.5}
+    found = find_sources(settings_for(tmp_path, sources={"slides": wanted}).model_copy(update={"mpp": 0.5}))[0]
+    example = found.train[0]
+    assert isinstance(example, SlideExample)
+    assert example.level == "3+"
+    he, ihc = example.read()
+    np.testing.assert_array_equal(he, field.he[example.region.slices])
+    np.testing.assert_array_equal(ihc, field.ihc[example.region.slices])
+
+
+def test_images_are_brought_to_the_working_resolution(tmp_path: Path) -> None:
+    for side in ("HE", "IHC"):
+        write(tmp_path / side / "a.png", noise(1, 64))
+        write(tmp_path / side / "b.png", noise(2, 64))
+    settings = settings_for(tmp_path, sources={"pairs": {"mpp": 0.25}}).model_copy(update={"mpp": 0.5})
+    he, ihc = find_sources(settings)[0].train[0].read()
+    assert he.shape == ihc.shape == (32, 32, 3)
+
+
+def test_an_optional_source_may_be_missing_and_another_may_not(tmp_path: Path) -> None:
+    write(tmp_path / "he" / "a.png", noise(1))
+    sources = {"real": {"layout": "he_only", "path": "he"}, "more": {"path": "absent", "required": False}}
+    assert [found.name for found in find_sources(settings_for(tmp_path, sources=sources))] == ["real"]
+    with pytest.raises(DataSetError, match="absent: no such folder"):
+        find_sources(settings_for(tmp_path, sources={"more": {"path": "absent"}}))
+    with pytest.raises(DataSetError, match="--data DIR"):
+        find_sources(settings_for(None))
+
+
+def test_the_digest_follows_the_pixels(tmp_path: Path) -> None:
+    for index in range(2):
+        for side in ("HE", "IHC"):
+            write(tmp_path / side / f"{index}.png", noise(index))
+    settings = settings_for(tmp_path)
+    before = data_digest(find_sources(settings))
+    assert data_digest(find_sources(settings)) == before
+    write(tmp_path / "HE" / "0.png", noise(99))
+    assert data_digest(find_sources(settings)) != before
+
+
+# The order of draws
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3), batch=st.integers(1, 4), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=30)
+def test_epochs_hold_each_source_by_weight_and_each_example_evenly(sizes: list[int], batch: int, seed: int) -> None:
+    weights = [float(number + 1) for number in range(len(sizes))]
+    epoch_pairs = 5 * sum(sizes) * batch
+    schedule = Schedule(source(*zip(sizes, weights, strict=True)), seed=seed, batch=batch, epoch_pairs=epoch_pairs)
+    assert schedule.steps_per_epoch * batch == epoch_pairs
+    drawn = Counter(index for step in range(schedule.steps_per_epoch) for index in schedule.batch(step))
+    first = 0
+    for size, weight in zip(sizes, weights, strict=True):
+        counts = [drawn[first + place] for place in range(size)]
+        assert max(counts) - min(counts) <= 1
+        assert abs(sum(counts) - weight / sum(weights) * epoch_pairs) <= 1
+        first += size
+
+
+def test_one_source_is_seen_once_an_epoch_in_another_order_each_time() -> None:
+    schedule = Schedule(source((12, 1)), seed=1, batch=4)
+    epochs = [[i for step in range(3) for i in schedule.batch(3 * epoch + step)] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_short_last_batch_is_dropped_and_too_few_pairs_are_refused() -> None:
+    assert Schedule(source((7, 1)), seed=0, batch=3).steps_per_epoch == 2
+    with pytest.raises(DataSetError, match="do not fill one batch of 8"):
+        Schedule(source((7, 1)), seed=0, batch=8)
+
+
+def test_batches_do_not_depend_on_where_one_starts() -> None:
+    settings = settings_for(batch_size=2, workers=2).model_copy(
+        update={"augmentation": AugmentationSettings(zoom=0.2, stain=0.2, light=0.1)}
+    )
+    sources = source((5, 1), (3, 2))
+    whole = list(TrainingData(settings, sources).batches(0, 9))
+    later = list(TrainingData(settings, sources).batches(6, 9))
+    for one, other in zip(whole[6:], later, strict=True):
+        assert torch.equal(one.he, other.he)
+        assert torch.equal(one.ihc, other.ihc)
+    assert whole[0].he.shape == (2, 3, 32, 32)
+    assert -1 <= float(whole[0].he.min()) < float(whole[0].he.max()) <= 1
+
+
+def test_ranks_share_the_batch_of_one_process() -> None:
+    sources = source((16, 1))
+    alone = TrainingData(settings_for(batch_size=4), sources)
+    shares = [TrainingData(settings_for(batch_size=2), sources, rank=rank, ranks=2) for rank in range(2)]
+    for batch, *parts in zip(*(data.batches(0, 4) for data in (alone, *shares)), strict=True):
+        assert torch.equal(batch.he, torch.cat([part.he for part in parts]))
+
+
+def test_an_unreadable_pair_stops_the_stream_with_its_name(tmp_path: Path) -> None:
+    broken = write(tmp_path / "a.png", noise(1))
+    broken.write_bytes(broken.read_bytes()[:200])
+    example = RestainedExample("a", broken, 0.5)
+    data = TrainingData(settings_for(batch_size=1), [Source("s", 1, [example], [])])
+    with pytest.raises(DataSetError, match=r"a\.png"):
+        list(data.batches(0, 1))
+
+
+def test_the_cache_keeps_what_fits_and_no_more() -> None:
+    examples = [Drawn(str(index), np.zeros((512, 512, 3), np.uint8)) for index in range(3)]
+    cache = DecodedCache(examples, limit_mb=3)
+    for _ in range(2):
+        for index in range(3):
+            cache.read(index)
+    assert [example.reads for example in examples] == [1, 1, 2]
+
+
+# Augmentation
+
+
+@given(seed=st.integers(0, 999), zoom=st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=30)
+def test_both_sides_are_cropped_and_turned_alike(seed: int, zoom: float) -> None:
+    image = noise(seed, 50, 70)
+    random = np.random.default_rng(seed)
+    he, ihc = augment_pair(*crop_pair(image, image, 32, zoom, random), AugmentationSettings(), random)
+    assert he.shape == (32, 32, 3)
+    np.testing.assert_array_equal(he, ihc)
+
+
+def test_stain_and_light_change_the_he_alone_and_glass_stays_glass() -> None:
+    field = draw_field(1, "2+", 64, 0.5)
+    settings = AugmentationSettings(flip=False, turn=False, stain=0.3, light=0.1)
+    he, ihc = augment_pair(field.he, field.ihc, settings, np.random.default_rng(0))
+    np.testing.assert_array_equal(ihc, field.ihc)
+    assert np.abs(he.astype(int) - field.he).mean() > 2
+    white = np.full((4, 4, 3), 255, np.uint8)
+    assert jitter_stain(white, 0.5, 0.0, np.random.default_rng(0)).min() >= 254
+    unchanged = jitter_stain(field.he, 0.0, 0.0, np.random.default_rng(0))
+    assert np.abs(unchanged.astype(int) - field.he).max() <= 1
+
+
+@given(wanted=st.floats(60, 220), seed=st.integers(0, 20))
+@settings(deadline=None, max_examples=25)
+def test_brightness_is_met_and_white_stays_white(wanted: float, seed: int) -> None:
+    image = noise(seed, 32)
+    image[0, 0], image[0, 1] = 0, 255
+    matched = match_brightness(image, wanted)
+    assert float(matched.mean()) == pytest.approx(wanted, abs=3)
+    assert matched[0, 0].tolist() == [0, 0, 0]
+    assert matched[0, 1].tolist() == [255, 255, 255]
+
+
+def test_targets_of_different_exposure_become_alike() -> None:
+    bright, dark = np.full((64, 64, 3), 220, np.uint8), np.full((64, 64, 3), 120, np.uint8)
+    examples = [Drawn("a", noise(1), bright), Drawn("b", noise(2), dark)]
+    settings = settings_for(batch_size=2).model_copy(update={"augmentation": AugmentationSettings(brightness="mean")})
+    (batch,) = TrainingData(settings, [Source("s", 1, examples, [])]).batches(0, 1)
+    means = batch.ihc.mean(dim=(1, 2, 3))
+    assert float(means[0]) == pytest.approx(float(means[1]), abs=0.03)
+
+
+def test_validation_sees_the_centre_unchanged() -> None:
+    image = noise(1, 40, 100)
+    assert centre_crop(image, 32).shape == (32, 32, 3)
+    np.testing.assert_array_equal(centre_crop(image, 64), image[4:36, 18:82])
+    name, batch = validation_batches(settings_for(), [Source("s", 1, [], [Drawn("a", image)])])[0]
+    assert name == "s/a"
+    assert batch.he.shape == (1, 3, 32, 32)
+
+
+# Restained H&E
+
+
+def test_restaining_keeps_glass_white_and_paints_epithelium() -> None:
+    he, _ = draw_field(5, "3+", 256, 0.5)
+    plain, brown = restain(he, 0.5, brown=False).astype(int), restain(he, 0.5).astype(int)
+    nuclei = he.astype(int).sum(axis=2) < np.percentile(he.astype(int).sum(axis=2), 5)
+    assert (plain[..., 2] - plain[..., 0])[nuclei].mean() > 15, "nuclei are blue"
+    assert ((brown[..., 0] - brown[..., 2]) > 40).mean() > 0.002, "something is brown"
+    assert not ((plain[..., 0] - plain[..., 2]) > 40).any()
+    glass = restain(np.full((64, 64, 3), 240, np.uint8), 0.5)
+    assert glass.min() > 235
+
+
+# The check
+
+
+def test_the_check_names_every_kind_of_trouble(tmp_path: Path) -> None:
+    he, ihc = draw_field(3, "3+", 128, 0.5)
+    for name in ("good", "blank", "torn", "larger", "small"):
+        write(tmp_path / "HE" / f"{name}.png", he[:16, :16] if name == "small" else he)
+        write(tmp_path / "IHC" / f"{name}.png", ihc[:16, :16] if name == "small" else ihc)
+    write(tmp_path / "HE" / "alone.png", he)
+    write(tmp_path / "IHC" / "blank.png", np.full_like(ihc, 240))
+    write(tmp_path / "IHC" / "larger.png", cv2.resize(ihc, (160, 160)))
+    (tmp_path / "IHC" / "torn.png").write_bytes((tmp_path / "IHC" / "torn.png").read_bytes()[:300])
+    sources, report = check_sources(find_sources(settings_for(tmp_path, validation_pairs=0)), crop_px=32)
+    kinds = {Path(problem.name).stem: problem.kind for problem in report.problems}
+    assert kinds == {
+        "alone": "missing partner",
+        "blank": "blank",
+        "torn": "unreadable",
+        "larger": "sizes differ",
+        "small": "too small",
+    }
+    assert sorted(example.name for example in sources[0].train) == ["blank", "good"]
+    assert any("left out" in line for line in report.lines())
+
+
+def test_a_data_set_without_one_good_pair_is_refused(tmp_path: Path) -> None:
+    for side, height in (("HE", 64), ("IHC", 72)):
+        write(tmp_path / side / "a.png", noise(1, height, 64))
+    with pytest.raises(DataSetError, match="no usable pair"):
+        check_sources(find_sources(settings_for(tmp_path)), crop_px=32)
+
+
+def test_alignment_of_pairs_is_told_from_that_of_strangers() -> None:
+    # Without JPEG: its grid of 8 px is the same in all pictures, and correlates.
+    fields = [draw_field(seed, "2+", 256, 0.5, Look(jpeg_quality=100)) for seed in (3, 5, 8)]
+    for here, there in zip(fields, fields[1:] + fields[:1], strict=True):
+        assert not misalignment(here.he, here.ihc).doubtful
+        assert misalignment(here.he, there.ihc).doubtful
+        assert check_example(Drawn("a", here.he, there.ihc), "a", 32).kind == "doubtful alignment"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("shift", [(12, -20), (0, 15)])
+def test_a_shift_within_what_consecutive_sections_have_is_measured(shift: tuple[int, int]) -> None:
+    he, ihc = draw_field(5, "2+", 384, 0.5)
+    down, right = shift
+    window = slice(32, 352)
+    moved = ihc[32 - down : 352 - down, 32 - right : 352 - right]
+    seen = misalignment(he[window, window], moved)
+    assert (seen.down, seen.right) == pytest.approx((down, right), abs=2)
+    assert not seen.doubtful
+
+
+# Settings
+
+
+def test_impossible_settings_are_refused_in_one_line() -> None:
+    def refusal(*assignments: str, ranks: int = 1) -> str:
+        with pytest.raises(SettingsError) as caught:
+            load_training_settings(None, assignments=assignments, ranks=ranks)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "two or more" in refusal("data.batch_size=1", "losses.variance_weight=10")
+    assert "two or more" in refusal(
+        "data.batch_size=1", "losses.variance_weight=10", "losses.variance_over=device", ranks=4
+    )
+    assert "nothing to learn" in refusal(
+        "losses.adversarial_weight=0", "losses.l1_weight=0", "losses.octave_weights=[]"
+    )
+    assert "network.kind" in refusal("network.kind=recolour")
+    assert "multiple of 256" in refusal("network.kind=unet", "data.crop_px=128", "data.validation_px=512")
+    assert "unknown setting 'data.bach_size'" in refusal("data.bach_size=1")
+    load_training_settings(None, assignments=("data.batch_size=1", "losses.variance_weight=10"), ranks=4)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_configuration_loads(file: Path) -> None:
+    assert load_training_settings(file).name
