@@ -270,6 +270,17 @@ class TestDamage:
         with pytest.raises(UnreadableSlideError, match="truncated, 4 of 12 tiles"):
             open_slide(jpeg)
 
+    def test_a_list_of_pages_that_breaks_off_is_told(self, tmp_path: Path) -> None:
+        path = write_tiff(tmp_path / "slide.tiff", planes(3))
+        assert not any("breaks off" in notice for notice in open_slide(path).notices)
+        with tifffile.TiffFile(path) as tiff:
+            last = tiff.pages[2].offset
+        with path.open("r+b") as stream:
+            stream.truncate(last)
+        slide = open_slide(path)
+        assert len(slide.levels) == 2
+        assert "breaks off" in slide.notices[0]
+
     def test_openslide_names_the_place_too(self, jpeg: Path) -> None:
         offset, count = self._tile(jpeg, 0)
         self._overwrite(jpeg, offset, b"\xff\xd8\xff\xd9" + bytes(count - 4))

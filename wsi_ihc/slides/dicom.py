@@ -111,11 +111,12 @@ def _diagnosis(file: Path) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(file, specific_tags=["SOPClassUID", "ImageType"], stop_before_pixels=True)
+            role, kind = header.get("ImageType"), header.get("SOPClassUID", "of no SOP class")
     except Exception:
         return None
-    if header.get("SOPClassUID") != VLWholeSlideMicroscopyImageStorage:
-        return f"not a whole-slide image but {header.get('SOPClassUID', 'of no SOP class')}"
-    return None if header.get("ImageType") else "the header says nothing of the image's role, ImageType is missing"
+    if kind != VLWholeSlideMicroscopyImageStorage:
+        return f"not a whole-slide image but {kind}"
+    return None if role else "the header says nothing of the image's role, ImageType is missing"
 
 
 def is_dicom(file: Path) -> bool:

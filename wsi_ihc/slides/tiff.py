@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -75,12 +76,13 @@ class TiffReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        self.properties: Mapping[str, str]
-        self._planes, stated, self.properties = _contents(path)
+        contents = _contents(path)
+        self._planes = contents.planes
         self.levels = pyramid([plane.size for plane in self._planes])
-        believed = pixel_size.settle(stated, settings.mpp)
+        believed = pixel_size.settle(contents.stated_mpp, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = believed.notices
+        self.properties: Mapping[str, str] = contents.properties
+        self.notices = contents.notices + believed.notices
         self._cache = TileCache(settings.cache_mb * 1_000_000)
         self._file = path.open("rb", buffering=0)
         self._lock = Lock()
@@ -127,21 +129,39 @@ class TiffReader:
         self._cache.clear()
 
 
-def _contents(path: Path) -> tuple[list[_Plane], tuple[float, float] | None, dict[str, str]]:
-    """The checked levels, the pixel size that the file states, and its properties."""
+@dataclass(frozen=True)
+class _Contents:
+    """What is kept of the TIFF once it has been checked."""
+
+    planes: list[_Plane]
+    stated_mpp: tuple[float, float] | None
+    properties: dict[str, str]
+    notices: tuple[str, ...]
+
+
+def _contents(path: Path) -> _Contents:
+    """The checked levels, and what the file says about itself."""
     try:
-        with TiffFile(path) as tiff:
-            pages = tiff_pages.level_pages(tiff)
-            if not pages:
-                raise UnreadableSlideError(f"{path}: a TIFF without an image")
-            for page in pages:
-                tiff_pages.check(path, page)
-            stated = _stated_mpp(tiff, pages[0])
-            return [_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, about the arithmetic of damaged tags
+            with TiffFile(path) as tiff:
+                return _checked(path, tiff)
     except SlideError:
         raise
     except Exception as error:  # tifffile meets a damaged tag with whatever Python raises
         raise NotForThisReader(f"its TIFF structure cannot be followed, {type(error).__name__}") from error
+
+
+def _checked(path: Path, tiff: TiffFile) -> _Contents:
+    pages = tiff_pages.level_pages(tiff)
+    if not pages:
+        raise UnreadableSlideError(f"{path}: a TIFF without an image; it is damaged or truncated")
+    for page in pages:
+        tiff_pages.check(path, page)
+    stated = _stated_mpp(tiff, pages[0])
+    lost = "the list of pages breaks off, the file is truncated: level 0 is whole, others may be missing"
+    notices = (lost,) if tiff_pages.breaks_off(tiff) else ()
+    return _Contents([_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated), notices)
 
 
 def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,16 @@ def _chain(pages: TiffPages | None) -> list[TiffPage]:
     # Counting them first makes tifffile notice a chain that runs in a circle; plain iteration would not end.
     found = [pages[index] for index in range(min(len(pages), MOST_PAGES))] if pages else []
     return [page for page in found if isinstance(page, TiffPage)]
+
+
+def breaks_off(tiff: TiffFile) -> bool:
+    """Whether the chain of IFDs points beyond the file: a download that stopped early, with pages missing."""
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[len(tiff.pages) - 1].offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(tags * form.tagsize, 1)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return bool(following >= file.size)
 
 
 def page_size(page: TiffPage) -> Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ class TiffSlideReader:
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
         try:
-            self._slide = tiffslide.TiffSlide(path)
-            self._planes = _rgb_planes(path, self._slide)
-            facts = self._slide.properties
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about vendors whose metadata it parses in part
+                self._slide = tiffslide.TiffSlide(path)
+                self._planes = _rgb_planes(path, self._slide)
+                facts = self._slide.properties
         except UnsupportedSlideError:
             self._slide.close()
             raise
