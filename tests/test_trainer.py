@@ -23,9 +23,10 @@ from wsi_ihc.training.distributed import World
 from wsi_ihc.training.export import export_run
 from wsi_ihc.training.monitoring import CollapseWatch, watch
 from wsi_ihc.training.run_folder import RunFolder
+from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
 from wsi_ihc.training.state import TrainingState
-from wsi_ihc.training.trainer import Trainer, learning_rate_factor
+from wsi_ihc.training.trainer import Trainer
 
 CPU = World(torch.device("cpu"))
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"

@@ -24,12 +24,10 @@ def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> N
     from wsi_ihc.training.export import export_run
 
     path = Path(output)
+    installed = path.suffix != SUFFIX and path.name == output
     if path.suffix != SUFFIX:
-        installed = path.name == output
         path = user_bundle_folder() / f"{output}{SUFFIX}" if installed else path.with_name(path.name + SUFFIX)
     bundle = export_run(run, path, name=path.stem, last=last, half=half, overwrite=overwrite)
     parameters = sum(tensor.numel() for tensor in bundle.state.values())
     click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(
-        f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if path.parent == user_bundle_folder() else path}"
-    )
+    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if installed else path}")

@@ -41,8 +41,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only warnings and errors.")
 def train(
-    config: Path, data: Path | None, output: Path | None, resume: bool, assignments: tuple[str, ...], device: str | None,
-    precision: str | None, dry_run: bool, check_only: bool, quiet: bool,
+    config: Path, data: Path | None, output: Path | None, resume: bool, assignments: tuple[str, ...],
+    device: str | None, precision: str | None, dry_run: bool, check_only: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Train the generator that CONFIG describes.
 
@@ -162,7 +162,7 @@ def _describe(settings: TrainingSettings, sources: Sequence[Source]) -> None:
     from wsi_ihc.training.data import Schedule
     from wsi_ihc.training.discriminator import PatchDiscriminator
     from wsi_ihc.training.distributed import rank_and_ranks
-    from wsi_ihc.training.trainer import total_steps
+    from wsi_ihc.training.schedule import total_steps
 
     click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
     click.echo("---")
@@ -172,8 +172,8 @@ def _describe(settings: TrainingSettings, sources: Sequence[Source]) -> None:
     _, ranks = rank_and_ranks()
     data = settings.data
     schedule = Schedule(sources, seed=0, batch=data.batch_size * ranks, epoch_pairs=data.epoch_pairs)
-    click.echo(f"{total_steps(settings, schedule.steps_per_epoch)} steps of {data.batch_size * ranks} crops of {data.crop_px} px, "
-               f"{schedule.steps_per_epoch} an epoch")  # fmt: skip
+    steps, size = total_steps(settings, schedule.steps_per_epoch), data.batch_size * ranks
+    click.echo(f"{steps} steps of {size} crops of {data.crop_px} px, {schedule.steps_per_epoch} an epoch")
     for label, network in (
         ("generator", build_network(settings.network)),
         ("discriminator", PatchDiscriminator(settings.discriminator)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 
@@ -22,9 +24,8 @@ def crop_pair(he: Image, ihc: Image, side: int, zoom: float, random: np.random.G
     if window == side:
         return he, ihc
     interpolation = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
-    return cv2.resize(he, (side, side), interpolation=interpolation), cv2.resize(
-        ihc, (side, side), interpolation=interpolation
-    )
+    resized = [cv2.resize(image, (side, side), interpolation=interpolation) for image in (he, ihc)]
+    return cast(Image, resized[0]), cast(Image, resized[1])
 
 
 def augment_pair(
@@ -44,9 +45,8 @@ def augment_pair(
 def jitter_stain(he: Image, stain: float, light: float, random: np.random.Generator) -> Image:
     """H&E as another laboratory and scanner would give it.
 
-    Works on optical densities, where stains add up (Beer-Lambert; the idea is Tellez et al. 2018, arXiv 1808.05896): the
-    densities of haematoxylin and eosin are scaled apart, what neither explains is kept. White glass stays white but
-    for the light.
+    Works on optical densities, where stains add up (after Tellez et al. 2018, arXiv 1808.05896): the densities of
+    haematoxylin and eosin are scaled apart, what neither explains is kept. White glass stays white but for the light.
     """
     haematoxylin, eosin = random.uniform(1 - stain, 1 + stain, 2)
     gain = random.uniform(1 - light, 1, 3)
@@ -55,19 +55,21 @@ def jitter_stain(he: Image, stain: float, light: float, random: np.random.Genera
     change = np.eye(3) + np.linalg.pinv(stains) @ np.diag([haematoxylin - 1, eosin - 1]) @ stains
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)[he]
     shifted = density @ change.astype(np.float32)
-    return np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
+    jittered: Image = np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
+    return jittered
 
 
 def match_brightness(ihc: Image, brightness: float) -> Image:
-    """The image with its mean grey value brought to ``brightness`` (0 to 255) by a gamma: black and white stay where they are."""
+    """The image with its mean brought to ``brightness`` (0 to 255) by a gamma, which leaves black and white alone."""
     mean = float(ihc.mean())
     if not 1 < mean < 254 or not 1 < brightness < 254:
         return ihc
     exponent = np.log(brightness / 255) / np.log(mean / 255)
-    # One step of a fixed point: the mean of powers is not the power of the mean.
+    # A few steps to the fixed point: the mean of powers is not the power of the mean.
     for _ in range(3):
         table = 255 * (np.arange(256) / 255) ** exponent
         seen = float(table[ihc].mean())
         exponent *= np.log(brightness / 255) / np.log(seen / 255)
-    table = np.clip(255 * (np.arange(256) / 255) ** exponent, 0, 255).round().astype(np.uint8)
-    return table[ihc]
+    rounded = np.clip(255 * (np.arange(256) / 255) ** exponent, 0, 255).round().astype(np.uint8)
+    matched: Image = rounded[ihc]
+    return matched

@@ -1,7 +1,7 @@
 """A look at every pair before the first step, because a bad pair trains as diligently as a good one.
 
-Pairs that cannot be used (no partner, unreadable, sizes differ, smaller than the crop) are left out; pairs that look odd
-(blank, or nowhere alike) are used and named.
+Pairs that cannot be used (no partner, unreadable, sizes differ, smaller than the crop) are left out; pairs that look
+odd (blank, or nowhere alike) are used and named.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ Kind = Literal["missing partner", "unreadable", "sizes differ", "too small", "bl
 LEFT_OUT: tuple[Kind, ...] = ("missing partner", "unreadable", "sizes differ", "too small")
 
 _BLANK_SPREAD = 0.02
-"""Standard deviation of the optical density of an image of nothing: glass, or one flat colour. Tissue has 0.1 and more."""
+"""Standard deviation of the optical density of glass or of one flat colour. Tissue has 0.1 and more."""
 _SHIFT_SIDE = 256
 _DOUBTFUL_PEAK = 0.06
 """Strangers reach 0.05 by chance; consecutive sections have 0.05 to 0.12, one section stained twice 0.2 and more."""
@@ -146,7 +146,7 @@ def _size(image: Image) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Where one image of a pair seems to lie against the other, pixels, and how clearly (peak of the correlation, 0 to 1)."""
+    """How far one image of a pair seems moved against the other, pixels, and how clearly (correlation peak, 0 to 1)."""
 
     down: float
     right: float
@@ -182,9 +182,11 @@ def misalignment(he: Image, ihc: Image) -> Shift:
 
 
 def _nuclei(image: Image, other_stain: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Haematoxylin of a square image as it differs from its surroundings, ``(256, 256)``: slow changes of the background
-    would correlate wherever they are."""
-    small = cv2.resize(image, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA)
+    """Haematoxylin of a square image as it differs from its surroundings, ``(256, 256)``.
+
+    Slow changes of the background would correlate wherever they are.
+    """
+    small = cast(Image, cv2.resize(image, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA))
     separate = np.linalg.pinv(np.stack([HAEMATOXYLIN, other_stain / np.linalg.norm(other_stain)]))[:, 0]
     amount = np.maximum(optical_density(small) @ separate.astype(np.float32), 0)
     band: NDArray[np.float32] = cv2.GaussianBlur(amount, (0, 0), 1.5) - cv2.GaussianBlur(amount, (0, 0), 9)

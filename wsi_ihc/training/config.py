@@ -18,8 +18,8 @@ class SourceSettings(Settings):
     """One place where pairs come from."""
 
     layout: Layout = "images"
-    """``images``: BCI's folders, two parallel folders, trainA and trainB, or side-by-side images; ``slides``: pairs of aligned
-    slides; ``he_only``: H&E whose target is made by stain separation; ``phantom``: drawn."""
+    """``images``: BCI's folders, two parallel folders, trainA and trainB, or side-by-side images; ``slides``: pairs of
+    aligned slides; ``he_only``: H&E whose target is made by stain separation; ``phantom``: drawn."""
     path: str = "."
     """Relative to ``--data``, or absolute."""
     he: str | None = None
@@ -89,8 +89,8 @@ class AugmentationSettings(Settings):
     light: float = Field(default=0.0, ge=0, le=0.3)
     """Scale red, green and blue by factors in [1 - light, 1]: the lamp and white balance of other scanners."""
     brightness: Literal["none", "he", "mean"] = "none"
-    """Bring each target to the brightness of its H&E, or all targets to their mean: exposures that differ between slides
-    are then not learnt as if they were stain. Rescues training on BCI; the generated images follow."""
+    """Bring each target to the brightness of its H&E, or all targets to their mean: exposures that differ between
+    slides are then not learnt as if they were stain. Known to rescue training on BCI; what is generated follows."""
 
 
 class DiscriminatorSettings(Settings):

@@ -1,7 +1,7 @@
 """From examples to batches: which pair at which step, cropped and augmented, made ahead of the device.
 
-Everything random is a pure function of the seed and of a draw's place in the run. That is why a resumed run sees the very
-batches that the undisturbed one would have seen, with nothing but the step number to restore.
+Everything random is a pure function of the seed and of a draw's place in the run. That is why a resumed run sees the
+very batches that the undisturbed one would have seen, with nothing but the step number to restore.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Schedule:
     def batch(self, step: int) -> list[int]:
         """Indices into all sources' training examples, one after the other, of step ``step`` (from 0)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return self._epoch(epoch)[place * self._batch : (place + 1) * self._batch].tolist()
+        epoch_draws: list[int] = self._epoch(epoch).tolist()
+        return epoch_draws[place * self._batch : (place + 1) * self._batch]
 
     def _epoch(self, epoch: int) -> np.ndarray:
         parts = []
@@ -80,9 +81,9 @@ class Schedule:
 class DecodedCache:
     """Decoded pairs, kept until ``limit_mb`` is reached.
 
-    Memory bound: the limit, plus what is being read. Nothing is thrown out again: each epoch asks for every pair once, and
-    against that pattern a cache that keeps the first comers hits as often as its size allows, where one that
-    keeps the latest never hits at all.
+    Memory bound: the limit, plus what is being read. Nothing is thrown out again: each epoch asks for every pair once,
+    and against that pattern a cache that keeps the first comers hits as often as its size allows, where one that
+    keeps the latest hardly hits at all.
     """
 
     def __init__(self, examples: Sequence[Example], limit_mb: int) -> None:
@@ -123,8 +124,8 @@ class TrainingData:
     def batches(self, first_step: int, steps: int) -> Iterator[Batch]:
         """Batches of steps ``first_step`` up to ``steps``, in order, made by worker threads.
 
-        Threads suffice: decoders and NumPy let go of the interpreter, and all share one cache. Never more than ``prefetch``
-        batches are in the making or waiting.
+        Threads suffice: decoders and NumPy let go of the interpreter, and all share one cache. Never more than
+        ``prefetch`` batches and one are in the making or waiting.
         """
         workers = self._settings.data.workers or min(16, max(2, os.cpu_count() or 2))
         with ThreadPoolExecutor(workers, thread_name_prefix="pairs") as pool:
@@ -174,8 +175,8 @@ class TrainingData:
         return float(np.mean([self._cache.read(index)[1].mean() for index in range(0, len(self._examples), every)]))
 
 
-def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) -> list[tuple[str, Batch]]:
-    """``(name, batch of one)`` of every validation example: its centre crop, at most ``validation_px``, unchanged."""
+def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) -> list[Batch]:
+    """A batch of one for every validation example: its centre crop, at most ``validation_px``, unchanged."""
     size = settings.data.validation_px
     batches = []
     for source in sources:
@@ -184,7 +185,7 @@ def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) ->
             if settings.augmentation.brightness == "he":
                 ihc = match_brightness(ihc, float(he.mean()))
             he_tensor, ihc_tensor = (to_tensor(torch.from_numpy(image)[None]) for image in (he, ihc))
-            batches.append((f"{source.name}/{example.name}", Batch(he_tensor, ihc_tensor)))
+            batches.append(Batch(he_tensor, ihc_tensor))
     return batches
 
 

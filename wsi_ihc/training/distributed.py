@@ -74,7 +74,7 @@ def average_(tensors: Iterable[Tensor]) -> None:
     flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -87,5 +87,4 @@ def scaled(image: Image, factor: float) -> Image:
     if factor == 1.0:
         return np.ascontiguousarray(image)
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    resized: Image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
-    return resized
+    return cast(Image, cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation))

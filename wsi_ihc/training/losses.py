@@ -62,7 +62,8 @@ def octave(images: Tensor) -> Tensor:
     """
     rows = _octave_matrix(images.shape[-2], images)
     columns = _octave_matrix(images.shape[-1], images)
-    return rows @ images @ columns.T
+    smaller: Tensor = rows @ images @ columns.T
+    return smaller
 
 
 def _octave_matrix(side: int, like: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def _octave_matrix(side: int, like: Tensor) -> Tensor:
 def variance(
     generated: Tensor, target: Tensor, *, estimator: Estimator = "unbiased", over_ranks: bool = False
 ) -> Tensor:
-    """``mean over (c, h, w) of |Var_n(target) - Var_n(generated)|``: the variance penalty of arXiv 2506.18371 (figure 4).
+    """``mean over (c, h, w) of |Var_n(target) - Var_n(generated)|``: figure 4 of arXiv 2506.18371.
 
     The variance runs over the batch, at each pixel and channel: a generator that answers every input with the same
     picture pays for it. ``over_ranks`` joins the batches of all processes first, so that the penalty is that of
@@ -92,7 +93,8 @@ def variance(
     if generated.shape[0] < 2:
         raise ValueError("the variance over a batch needs at least two images")
     divisor = generated.shape[0] - int(estimator == "unbiased")
-    return (_spread(target, divisor) - _spread(generated, divisor)).abs().mean()
+    penalty: Tensor = (_spread(target, divisor) - _spread(generated, divisor)).abs().mean()
+    return penalty
 
 
 def _spread(images: Tensor, divisor: int) -> Tensor:
@@ -121,4 +123,5 @@ class _Gather(torch.autograd.Function):
         owed = grad_outputs[0].contiguous().clone()
         dist.all_reduce(owed)
         first = dist.get_rank() * ctx.count
-        return owed[first : first + ctx.count]
+        mine: Tensor = owed[first : first + ctx.count]
+        return mine

@@ -1,7 +1,7 @@
 """The generator's objective: which losses, with which weights, and who pulls how hard.
 
-``L_G = w_adv L_adv + w_1 L1 + sum_i w_i L1(octave i) + w_var L_var`` (arXiv 2506.18371). With ``w_var = 0`` it is pyramid
-pix2pix, with no octaves either it is pix2pix.
+``L_G = w_adv L_adv + w_1 L1 + sum_i w_i L1(octave i) + w_var L_var`` (arXiv 2506.18371). With ``w_var = 0`` it is
+pyramid pix2pix, with no octaves either it is pix2pix.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsi_ihc.training.config import LossSettings
 
 
 def generator_terms(settings: LossSettings, generated: Tensor, target: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """Each weighted term of ``L_G``, in float32, keyed ``adversarial, l1, pyramid, variance``; absent where its weight is 0.
+    """Each weighted term of ``L_G``, in float32: ``adversarial, l1, pyramid, variance``, absent where its weight is 0.
 
     ``logits`` is the discriminator's answer to ``generated``.
     """

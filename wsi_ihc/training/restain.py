@@ -9,6 +9,8 @@ Stain separation follows Ruifrok and Johnston 2001 with the vectors of each imag
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,8 @@ def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray
     density += _STROMA * eosin[..., None] * (HAEMATOXYLIN + DAB) / 2
     if brown:
         density += _BROWN * membranes(nuclear, nuclear + eosin, mpp)[..., None] * DAB
-    return np.clip(256 * np.exp(-density) - 1, 0, 250).round().astype(np.uint8)
+    painted: NDArray[np.uint8] = np.clip(256 * np.exp(-density) - 1, 0, 250).round().astype(np.uint8)
+    return painted
 
 
 def separate(he: NDArray[np.uint8]) -> tuple[Densities, Densities]:
@@ -52,7 +55,7 @@ def separate(he: NDArray[np.uint8]) -> tuple[Densities, Densities]:
 
 
 def _stain_vectors(density: Densities) -> NDArray[np.float32]:
-    """Haematoxylin and eosin of this image, ``(2, 3)`` of unit length: the extreme directions in the plane of its densities."""
+    """Haematoxylin and eosin of this image, ``(2, 3)`` of unit length: the extremes in the plane of its densities."""
     usual = np.stack([HAEMATOXYLIN, EOSIN / np.linalg.norm(EOSIN)])
     pixels = density.reshape(-1, 3)[:: max(1, density.size // 300_000)]
     pixels = pixels[(pixels.max(axis=1) > 0.15) & (pixels.max(axis=1) < 2.5)]
@@ -96,7 +99,7 @@ def _cells(nuclear: Densities, mpp: float) -> tuple[Densities, NDArray[np.int32]
     levels = np.clip(smooth * 200, 0, 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
     nuclei = (levels > max(threshold, 60)).astype(np.uint8)
-    nuclei = cv2.morphologyEx(nuclei, cv2.MORPH_OPEN, _disc(1.2 / mpp))
+    nuclei = cast(NDArray[np.uint8], cv2.morphologyEx(nuclei, cv2.MORPH_OPEN, _disc(1.2 / mpp)))
     depth = cv2.GaussianBlur(cv2.distanceTransform(nuclei, cv2.DIST_L2, 5), (0, 0), 1.0 / mpp)
     # Touching nuclei part at the saddle between their deepest points.
     peaks = (depth >= cv2.dilate(depth, _disc(2.5 / mpp))) & (depth > 0.8 / mpp)
@@ -105,7 +108,7 @@ def _cells(nuclear: Densities, mpp: float) -> tuple[Densities, NDArray[np.int32]
         return np.full(nuclear.shape, np.inf, np.float32), np.zeros(nuclear.shape, np.int32)
     _, cells = cv2.distanceTransformWithLabels(1 - seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
     distance = cv2.distanceTransform(1 - nuclei, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return distance, cells
+    return cast(Densities, distance), cast(NDArray[np.int32], cells)
 
 
 def _epithelium(nuclear: Densities, cells: NDArray[np.int32], distance: Densities, mpp: float) -> Densities:
@@ -130,9 +133,9 @@ def _epithelium(nuclear: Densities, cells: NDArray[np.int32], distance: Densitie
     field = np.zeros(nuclear.shape, np.float32)
     field[rows, columns] = np.where(count[owner] > 0, weight / safe[owner], 0) / mpp**2
     share = cv2.GaussianBlur(field, (0, 0), _EPITHELIUM_UM / mpp)
-    return np.clip((share - 0.10) / 0.12, 0, 1)
+    return cast(Densities, np.clip((share - 0.10) / 0.12, 0, 1))
 
 
 def _disc(radius: float) -> NDArray[np.uint8]:
     side = 2 * max(1, round(radius)) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return cast(NDArray[np.uint8], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))

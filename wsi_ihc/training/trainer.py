@@ -13,7 +13,6 @@ from math import isfinite
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_ihc.errors import TrainingError
@@ -26,8 +25,10 @@ from wsi_ihc.training.export import save_average
 from wsi_ihc.training.monitoring import Averages, CollapseWatch, Logbook, Measures, image_strip, watch
 from wsi_ihc.training.objective import generator_terms, gradient_shares
 from wsi_ihc.training.run_folder import RunFolder
+from wsi_ihc.training.schedule import learning_rate_factor, total_steps
 from wsi_ihc.training.sources import Source, data_digest
 from wsi_ihc.training.state import TrainingState
+from wsi_ihc.training.validation import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Trainer:
     ) -> Tensor:
         """Backward, averaging over processes, clipping, step. Returns the length of the gradient before clipping."""
         optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         average_gradients(network)
         scaler.unscale_(optimiser)
         limit = self.settings.optimiser.clip_norm or float("inf")
@@ -170,23 +171,9 @@ class Trainer:
         """Measures of the averaged generator on the held-out pairs; exports it when it is the best so far."""
         if not self.validation:
             return {}
-        sums: Measures = {"l1": 0.0, "pyramid": 0.0, "psnr": 0.0, "pairs": 0.0}
-        rows = []
-        for number, (_, batch) in enumerate(self.validation):
-            if number % self.world.ranks != self.world.rank and number >= self.settings.run.strips:
-                continue
-            he, real = self._to_device(batch.he), self._to_device(batch.ihc)
-            with torch.no_grad(), self._autocast():
-                generated = self.state.average(he).float()
-            if number < self.settings.run.strips:
-                rows.append((he, real, generated))
-            if number % self.world.ranks == self.world.rank:
-                sums = {name: sums[name] + value for name, value in validation_measures(generated, real).items()}
-        means = averaged(sums, self.world.device)
-        count = means.pop("pairs")
-        means = {name: value / count for name, value in means.items()}
-        best = self.settings.run.best_by
-        if means[best] < self.state.best.get(best, float("inf")):
+        every = self.settings.run
+        means, rows = validate(self.state.average, self.validation, self.world, self.dtype, every.strips)
+        if means[every.best_by] < self.state.best.get(every.best_by, float("inf")):
             self.state.best = {**means, "step": float(self.state.step)}
             self._export()
         if logbook and rows:
@@ -238,27 +225,8 @@ class Trainer:
         return cast(Callable[..., Tensor], compiled)
 
 
-def validation_measures(generated: Tensor, real: Tensor) -> Measures:
-    """Of one pair: L1 on [-1, 1], its mean over full size and three octaves, PSNR in dB."""
-    octaves = float(losses.pyramid_l1(generated, real, (1.0, 1.0, 1.0)))
-    l1 = float(losses.l1(generated, real))
-    psnr = float(10 * torch.log10(4 / F.mse_loss(generated, real).clamp_min(1e-10)))
-    return {"l1": l1, "pyramid": (l1 + octaves) / 4, "psnr": psnr, "pairs": 1.0}
-
-
-def total_steps(settings: TrainingSettings, steps_per_epoch: int, *, decay: bool = True) -> int:
-    """Steps of the whole schedule, or of its constant part."""
-    length = settings.schedule.constant + (settings.schedule.decay if decay else 0)
-    return length * (steps_per_epoch if settings.schedule.unit == "epochs" else 1)
-
-
-def learning_rate_factor(step: int, steps: int, constant: int) -> float:
-    """1 for ``constant`` steps, then linearly towards 0, which the step after the last would have."""
-    return 1.0 if step < constant else (steps - step) / (steps - constant + 1)
-
-
 def training_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where it is multiplied in hardware: it has the range of float32, so no gradient overflows."""
+    """``auto`` is bfloat16 where it is multiplied in hardware: with the range of float32 no gradient overflows."""
     if precision != "auto":
         return cast(torch.dtype, getattr(torch, precision))
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_multiplies_bfloat16()

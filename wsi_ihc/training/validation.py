@@ -1,0 +1,47 @@
+"""How good a generator is on held-out pairs, in a few numbers for choosing among its steps. Not an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsi_ihc.training import losses
+from wsi_ihc.training.data import Batch
+from wsi_ihc.training.distributed import World, averaged
+from wsi_ihc.training.monitoring import Measures
+
+Row = tuple[Tensor, Tensor, Tensor]
+"""H&E, real and generated."""
+
+
+def validate(
+    generator: nn.Module, batches: Sequence[Batch], world: World, dtype: torch.dtype, strips: int
+) -> tuple[Measures, list[Row]]:
+    """Mean measures over all batches of one, shared out over the processes, and the first ``strips`` as pictures."""
+    sums: Measures = {"l1": 0.0, "pyramid": 0.0, "psnr": 0.0, "pairs": 0.0}
+    rows: list[Row] = []
+    for number, batch in enumerate(batches):
+        mine, shown = number % world.ranks == world.rank, number < strips and world.leads
+        if not (mine or shown):
+            continue
+        he, real = batch.he.to(world.device), batch.ihc.to(world.device)
+        with torch.no_grad(), torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
+            generated = generator(he).float()
+        if shown:
+            rows.append((he, real, generated))
+        if mine:
+            sums = {name: sums[name] + value for name, value in measures_of(generated, real).items()}
+    means = averaged(sums, world.device)
+    pairs = means.pop("pairs")
+    return {name: value / pairs for name, value in means.items()}, rows
+
+
+def measures_of(generated: Tensor, real: Tensor) -> Measures:
+    """Of one pair: L1 on [-1, 1], its mean over full size and three octaves, PSNR in dB."""
+    octaves = float(losses.pyramid_l1(generated, real, (1.0, 1.0, 1.0)))
+    l1 = float(losses.l1(generated, real))
+    psnr = float(10 * torch.log10(4 / F.mse_loss(generated, real).clamp_min(1e-10)))
+    return {"l1": l1, "pyramid": (l1 + octaves) / 4, "psnr": psnr, "pairs": 1.0}
