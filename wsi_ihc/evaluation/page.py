@@ -90,7 +90,8 @@ def _number(value: float, digits: int, *, signed: bool = False) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    text = f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"  # adding 0.0 turns -0.000 into 0.000
+    return text.replace("-", "−")
 
 
 def _interval(estimate: Estimate, digits: int) -> str:
@@ -212,11 +213,10 @@ def _shelves(report: Report, ranking: Measure, tasks: Sequence[Task]) -> list[di
 def _picture(report: Report, task: Task, index: int) -> dict[str, Any]:
     he, real = read_pair(task.pair)
     values = [(measure_named(key), report.columns[key][index]) for key in _PLOTTED if key in report.columns]
-    caption = " · ".join(f"{measure.title} {_number(value, measure.digits)}" for measure, value in values)
     return {
         "name": report.names[index],
         "level": report.levels[index],
-        "caption": caption,
+        "lines": [{"title": measure.title, "value": _number(value, measure.digits)} for measure, value in values],
         "images": [_thumbnail(image) for image in (he, real, read_image(task.generated))],
     }
 

@@ -107,6 +107,8 @@ MODERN_NOTES = (
     "Dice and pixel measures suffer from misaligned sections; densities, histograms, correlation and distances do not.",
     "The nuclei SSIM compares with the H&E input, which is aligned by construction; the figure beside it is that of "
     "the real section, which a faithful generator can exceed.",
+    "Fréchet distances grow as images get fewer: compare them only at the same number of images. Kernel distances are "
+    "unbiased and may fall below zero by chance.",
     "Intervals are 95 % percentile bootstraps over images, for distances a delete-half jackknife. Patches of one slide "
     "are not independent, so true intervals are wider.",
 )
