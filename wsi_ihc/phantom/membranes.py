@@ -37,9 +37,11 @@ def draw_territories(
     shape = (canvas.height, canvas.width)
     nearest, second = np.full(shape, reach_um, np.float32), np.full(shape, reach_um, np.float32)
     owner = np.full(shape, -1, np.int32)
+    # Wobbles grow with the cell: 2 um for those of epithelium.
+    texture = grain(73, 0.18 * reach_um, canvas.um_per_px)
     for chunk in patches(canvas, y_um, x_um, reach_um):
         distance = np.sqrt(chunk.dy**2 + chunk.dx**2)
-        distance += np.float32(roughness_um) * texture_windows(grain(73, 4.0), luck[chunk.members], chunk.side)
+        distance += np.float32(roughness_um) * texture_windows(texture, luck[chunk.members], chunk.side)
         distance -= head_start[chunk.members][:, None, None]
         for index, member in enumerate(chunk.members.tolist()):
             where, part = chunk.place(index, canvas.height, canvas.width)

@@ -5,6 +5,7 @@ Nothing here has a state, so any window of the infinite plane can be drawn in an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -125,19 +126,21 @@ def filtered_noise(channel: int, sigma_y: float, sigma_x: float, side: int = TEX
     return single(texture / texture.std())
 
 
-@lru_cache(maxsize=16)
-def grain(channel: int, sigma_px: float) -> Floats:
-    """A periodic isotropic texture, its lowest frequencies removed so that its period cannot be seen."""
+def grain(channel: int, sigma_um: float, um_per_px: float) -> Floats:
+    """A periodic isotropic texture whose lumps have the given size, to the nearest half octave."""
+    octaves = round(2 * math.log2(um_per_px / TEXTURE_PITCH_UM)) / 2
+    return _grain(channel, sigma_um / (TEXTURE_PITCH_UM * 2**octaves))
+
+
+@lru_cache(maxsize=20)
+def _grain(channel: int, sigma_px: float) -> Floats:
+    """Without the lowest frequencies, so that its period cannot be seen."""
     texture = filtered_noise(channel, sigma_px, sigma_px) - 0.6 * filtered_noise(channel, 3 * sigma_px, 3 * sigma_px)
     return np.ascontiguousarray(np.clip(texture / texture.std(), -3, 3), np.float32)
 
 
-def wrapped(channel: int, sigma_px: float, top: int, left: int, height: int, width: int) -> Floats:
-    """A view of :func:`grain` repeated over the plane, through a window of at most its own size, in pixels."""
-    top, left = top % TEXTURE_SIDE, left % TEXTURE_SIDE
-    return _doubled(channel, sigma_px)[top : top + height, left : left + width]
-
-
-@lru_cache(maxsize=4)
-def _doubled(channel: int, sigma_px: float) -> Floats:
-    return np.tile(grain(channel, sigma_px), (2, 2))
+def wrapped(texture: Floats, top: int, left: int, height: int, width: int) -> Floats:
+    """The texture repeated over the plane, seen through a window in pixels."""
+    rows = np.arange(top, top + height) % texture.shape[0]
+    columns = np.arange(left, left + width) % texture.shape[1]
+    return single(texture[rows].take(columns, axis=1))

@@ -56,8 +56,8 @@ def _stamp(nuclei: Nuclei, chunk: Patches, cells: Cells, shapes: Shapes, canvas:
     v += _column(shapes.bend, chunk) * (u * u - np.float32(0.35))
     uu, vv = u * u, v * v
     luck = cells.luck[chunk.members]
-    rough = texture_windows(grain(71, 4.0), luck[:, 0], chunk.side)
-    fine = texture_windows(grain(72, 1.1), luck[:, 1], chunk.side)
+    rough = texture_windows(grain(71, 2.0, canvas.um_per_px), luck[:, 0], chunk.side)
+    fine = texture_windows(grain(72, 0.55, canvas.um_per_px), luck[:, 1], chunk.side)
     rho = uu + vv
     rho += _column(shapes.wave, chunk) * u * (uu - 3 * vv)
     rho += _column(shapes.lobe, chunk) * rough * np.sqrt(uu + vv)
@@ -86,7 +86,7 @@ def _draw_red_cells(nuclei: Nuclei, cells: Cells, canvas: Canvas) -> None:
         luck = cells.luck[chunk.members]
         squash = (0.75 + 0.5 * luck[:, 0])[:, None, None]
         rho = (chunk.dy**2 * squash + chunk.dx**2 / squash) / np.float32(3.2**2)
-        rho += 0.25 * texture_windows(grain(71, 3.0), luck[:, 1], chunk.side) * rho
+        rho += 0.25 * texture_windows(grain(71, 2.0, canvas.um_per_px), luck[:, 1], chunk.side) * rho
         disc = (
             np.clip((1 - rho) * 2.5, 0, 1) * (0.75 + 0.3 * np.clip(rho, 0, 1)) * (0.7 + 0.3 * luck[:, 2])[:, None, None]
         )

@@ -11,7 +11,7 @@ from wsi_ihc.phantom.architecture import REACH_UM, Maps, draw_maps
 from wsi_ihc.phantom.cells import DUCTAL, MARGIN_UM, TUMOUR, Cells, place_cells
 from wsi_ihc.phantom.her2 import draw_dab
 from wsi_ihc.phantom.membranes import Territories, draw_territories, per_pixel
-from wsi_ihc.phantom.noise import Floats, Grid, single, wrapped
+from wsi_ihc.phantom.noise import Floats, Grid, grain, single, wrapped
 from wsi_ihc.phantom.nuclei import Nuclei, draw_nuclei
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
@@ -66,7 +66,8 @@ def paint(section: Section, canvas: Canvas) -> Stains:
     )
     surface = Surface(*(_upscale(getattr(maps, name)[inner], canvas) for name in Surface.__slots__))
     place = canvas.top, canvas.left, canvas.height, canvas.width
-    texture, coarse = wrapped(74, 1.1, *place), wrapped(75, 3.5, *place)
+    texture = wrapped(grain(74, 0.55, canvas.um_per_px), *place)
+    coarse = wrapped(grain(75, 1.75, canvas.um_per_px), *place)
     # Frayed by a micrometre, so that no two fibres run quite parallel.
     across = _upscale(maps.across[inner], canvas) + np.float32(0.9) * coarse
     collagen = draw_collagen(across, _upscale(maps.along[inner], canvas))
