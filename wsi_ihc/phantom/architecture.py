@@ -73,7 +73,8 @@ def draw_maps(section: Section, grid: Grid) -> Maps:
     fat = np.minimum(_fat(seed, grid, zone, epithelium) - 60 * lymphocytes, -vessel - 7)
     cellular = smooth(seed, 22, grid, 130)
     retraction = smooth(seed, 23, grid, 55) + 0.6 * smooth(seed, 24, grid, 17)
-    cleft = np.clip((retraction - 0.85) * 2.5, 0, 1) * _band(epithelium, -2.4, 3.0)
+    # Carcinoma shrinks away from its stroma more than normal ducts do.
+    cleft = np.clip((retraction - 0.85 - 0.7 * ducts.benign) * 2.5, 0, 1) * _band(epithelium, -2.4, 3.0)
     across, along = _fibres(seed, grid, epithelium)
     return Maps(
         grid=grid,

@@ -93,7 +93,7 @@ def slide_lobes(seed: int, height_um: float, width_um: float, share: float) -> t
         # 3.4 is the area of the blunt ellipse over the product of its radii.
         radius = np.sqrt(area / count / 3.4)
         radius_y, radius_x = radius * np.sqrt(elongation), radius / np.sqrt(elongation)
-        radius_y, radius_x = min(radius_y, 0.41 * height_um), min(radius_x, 0.41 * width_um)
+        radius_y, radius_x = min(radius_y, 0.38 * height_um), min(radius_x, 0.38 * width_um)
         slot = (index + 0.5) / count
         y = height_um * (0.5 + rng.uniform(-0.02, 0.02)) if count == 1 else height_um * slot
         x = width_um * (0.5 + rng.uniform(-0.02, 0.02)) if count == 1 else width_um * rng.uniform(0.35, 0.65)
