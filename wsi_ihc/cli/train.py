@@ -83,10 +83,17 @@ def _run(
     settings: TrainingSettings, sources: Sequence[Source], checked: list[str], output: Path, resume: bool, world: World,
     quiet: bool,
 ) -> None:  # fmt: skip
+    import cv2
+
+    from wsi_ihc.generators import tune_allocator
     from wsi_ihc.training.run_folder import RunFolder
     from wsi_ihc.training.sources import data_digest
     from wsi_ihc.training.trainer import Trainer
 
+    # The threads that make batches are the parallelism; OpenCV's own would only fight with them.
+    cv2.setNumThreads(1)
+    if world.device.type == "cpu":
+        tune_allocator()
     folder = RunFolder(output)
     if world.leads:
         folder.begin(settings, data_digest(sources), resume=resume)

@@ -99,7 +99,8 @@ def variance(
 
 def _spread(images: Tensor, divisor: int) -> Tensor:
     """Variance over the batch; written out, because torch's own is slow along the first axis."""
-    return (images - images.mean(dim=0)).square().sum(dim=0) / divisor
+    spread: Tensor = (images - images.mean(dim=0)).square().sum(dim=0) / divisor
+    return spread
 
 
 def gather(shard: Tensor) -> Tensor:

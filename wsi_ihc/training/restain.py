@@ -20,7 +20,8 @@ Densities = NDArray[np.float32]
 HAEMATOXYLIN = np.array([0.650, 0.704, 0.286], np.float32)
 EOSIN = np.array([0.072, 0.990, 0.105], np.float32)
 DAB = np.array([0.268, 0.570, 0.776], np.float32)
-"""Unit optical densities in red, green and blue."""
+COUNTERSTAIN = np.array([0.701, 0.621, 0.350], np.float32)
+"""Unit optical densities in red, green and blue; the last is haematoxylin with nothing pink over it, as in the phantom."""
 
 _COUNTERSTAIN = 0.75
 _STROMA = 0.10
@@ -33,8 +34,8 @@ _EPITHELIUM_UM = 14.0
 def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray[np.uint8]:
     """The H&E image ``(h, w, 3)`` at ``mpp`` um/px as haematoxylin with DAB on membranes (or without ``brown``)."""
     nuclear, eosin = separate(he)
-    density = _COUNTERSTAIN * nuclear[..., None] * HAEMATOXYLIN
-    density += _STROMA * eosin[..., None] * (HAEMATOXYLIN + DAB) / 2
+    density = _COUNTERSTAIN * nuclear[..., None] * COUNTERSTAIN
+    density += _STROMA * eosin[..., None] * (COUNTERSTAIN + DAB) / 2
     if brown:
         density += _BROWN * membranes(nuclear, nuclear + eosin, mpp)[..., None] * DAB
     painted: NDArray[np.uint8] = np.clip(256 * np.exp(-density) - 1, 0, 250).round().astype(np.uint8)
