@@ -12,6 +12,8 @@ import click
 from wsi_ihc.errors import SettingsError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from wsi_ihc.evaluation.comparison import Comparison
     from wsi_ihc.evaluation.evaluate import Options, Progress, TestSet
     from wsi_ihc.evaluation.generated import Generated
@@ -198,14 +200,25 @@ def _show(report: Report, comparison: Comparison | None, output: Path) -> None:
             table.add_row(measure.title, *(f"{f.estimate.value:.{measure.digits}f}" if f else "" for f in own))
     console = Console()
     console.print(table)
-    for row in comparison.differences if comparison else ():
-        measure, paired = measure_named(row.measure), row.paired
-        value, low, high = (
-            f"{v:+.{measure.digits}f}" for v in (paired.difference.value, paired.difference.low, paired.difference.high)
-        )
-        counts = f"better on {paired.wins}, worse on {paired.losses}, p {paired.p:.2g}"
-        console.print(f"{measure.title} against {row.other}: {value} ({low} to {high}), {counts}", highlight=False)
+    if comparison:
+        console.print(_comparison_table(comparison))
     for notice in report.notices:
         console.print(f"note: {notice}", highlight=False)
     page = output / PAGE_NAME
     console.print(f"{page if page.exists() else output}", highlight=False)
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    from rich.table import Table
+
+    from wsi_ihc.evaluation.recipes import measure_named
+
+    columns = ("against", "measure", "difference", "95 % interval", "better : worse", "p")
+    table = Table(*columns, title=f"{comparison.runs[0]} minus the other run", title_justify="left")
+    for row in comparison.differences:
+        measure, paired = measure_named(row.measure), row.paired
+        estimate = paired.difference
+        value, low, high = (f"{v:+.{measure.digits}f}" for v in (estimate.value, estimate.low, estimate.high))
+        counts = f"{paired.wins} : {paired.losses}"
+        table.add_row(row.other, measure.title, value, f"{low} to {high}", counts, f"{paired.p:.2g}")
+    return table
