@@ -19,6 +19,7 @@ from wsi_ihc.generators import (
     NormStatistics,
     apply_statistics,
     build_network,
+    calibration,
     fix_normalisation,
     initialise,
     resolve_mode,
@@ -100,6 +101,33 @@ def test_calibration_equals_one_pooled_forward_pass(kind: Kind) -> None:
     assert len(statistics.layers) == sum(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 20_000])
+@pytest.mark.parametrize("kind", ["resnet", "unet"])
+def test_activations_computed_twice_give_the_same_statistics(
+    kind: Kind, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(kind, "instance")
+    sample = [field(32, 32, seed) for seed in range(2)]
+    _, kept = fix_normalisation(network, "calibrated", sample)
+    monkeypatch.setattr(calibration, "_KEPT_BYTES", kept_bytes)
+    _, recomputed = fix_normalisation(network, "calibrated", sample)
+    assert kept is not None
+    assert recomputed is not None
+    assert recomputed.sha256 == kept.sha256
+
+
+def test_a_window_is_cut_to_the_alignment() -> None:
+    network = network_of("unet", "instance")
+    sample = field(40, 32)
+    _, cut = fix_normalisation(network, "calibrated", [sample[:, :35, :]])
+    _, whole = fix_normalisation(network, "calibrated", [sample[:, :32, :]])
+    assert cut is not None
+    assert whole is not None
+    assert cut.sha256 == whole.sha256
+    with pytest.raises(GeneratorError, match="8 px or more"):
+        fix_normalisation(network, "calibrated", [sample[:, :7]])
+
+
 def test_batching_the_sample_changes_nothing() -> None:
     network = network_of("resnet", "instance")
     large, small = field(32, 64, 5), field(32, 32, 6)
@@ -158,7 +186,7 @@ def test_modes_resolve_by_the_norm() -> None:
 def test_what_cannot_be_fixed_is_said() -> None:
     with pytest.raises(GeneratorError, match="no running statistics; use calibrated"):
         fix_normalisation(network_of("resnet", "instance"), "running")
-    with pytest.raises(GeneratorError, match="no tissue"):
+    with pytest.raises(GeneratorError, match="no windows of tissue"):
         fix_normalisation(network_of("resnet", "instance"), "auto")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from wsi_ihc.generators.folding import scale_and_shift
 from wsi_ihc.generators.networks import ResidualBlock, ResnetGenerator, SkipBlock, UnetGenerator
 from wsi_ihc.generators.norm_statistics import Moments, NormStatistics, float64_array, norm_layers
 from wsi_ihc.generators.pixels import to_tensor
+from wsi_ihc.generators.receptive_field import measure_alignment
+
+_KEPT_BYTES = 384 << 20
+"""Activations of the whole sample that take more than this are computed twice instead of kept."""
 
 
 @torch.no_grad()
@@ -26,67 +31,110 @@ def pool_statistics(
     It is one forward pass of the whole sample in which every norm layer sees the statistics of all windows at
     once: layer k is measured with layers 1 to k - 1 already fixed.
 
-    Memory bound: one layer's activations of the whole sample: 0.6 GB for 16 windows of 384 px at 64 channels.
+    Memory bound: two layers' activations of the whole sample, 384 MiB each, and one window's.
 
     Raises:
         GeneratorError: if the sample is empty.
     """
     network = copy.deepcopy(network).to(device).eval()
-    windows = [to_tensor(torch.from_numpy(window).to(device)) for window in sample]
-    if not windows:
-        raise GeneratorError("normalisation calibrated: no tissue to calibrate on; check the tissue mask")
-    names: dict[nn.Module, str] = {norm: name for name, norm in norm_layers(network).items()}
-    layers: dict[str, Moments] = {}
-    _advance(network, windows, names, layers)
-    return NormStatistics(layers)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            module.inplace = False
+    align = measure_alignment(network)
+    windows = [to_tensor(_aligned(torch.from_numpy(window).to(device), align)) for window in sample]
+    if not windows or any(not window.numel() for window in windows):
+        raise GeneratorError(
+            f"normalisation calibrated: no windows of tissue of {align} px or more; check the tissue mask"
+        )
+    calibration = _Calibration({norm: name for name, norm in norm_layers(network).items()}, windows)
+    calibration.advance(network)
+    return NormStatistics(calibration.layers)
 
 
-def _advance(
-    module: nn.Module,
-    windows: list[Tensor],
-    names: Mapping[nn.Module, str],
-    layers: dict[str, Moments],
-) -> None:
-    """Push every window through ``module``, replacing the list's entries; norm layers are measured, then applied."""
-    match module:
-        case nn.BatchNorm2d() | nn.InstanceNorm2d():
-            moments = layers[names[module]] = _pooled(windows)
-            for index, window in enumerate(windows):
-                windows[index] = _normalise(module, window, moments)
-        case nn.Sequential():
-            for child in module:
-                _advance(child, windows, names, layers)
-        case ResidualBlock():
-            inputs = list(windows)
-            _advance(module.conv_block, windows, names, layers)
-            for index, window in enumerate(inputs):
-                windows[index] += window
-        case SkipBlock():
-            inputs = list(windows) if module.skip else []
-            _advance(module.model, windows, names, layers)
-            for index, window in enumerate(inputs):
-                windows[index] = torch.cat((window, windows[index]), dim=1)
-        case ResnetGenerator() | UnetGenerator():
-            _advance(module.model, windows, names, layers)
-        case _:
-            for index, window in enumerate(windows):
-                windows[index] = module(window)
+class _Calibration:
+    """A sample on its way through a network: each window's last kept activations, and the layers still to apply."""
+
+    def __init__(self, names: Mapping[nn.Module, str], windows: list[Tensor]) -> None:
+        self.names = names
+        self.windows = windows
+        self.pending: list[Callable[[Tensor], Tensor]] = []
+        self.layers: dict[str, Moments] = {}
+
+    def advance(self, module: nn.Module) -> None:
+        """Takes the sample through ``module``; norm layers are measured first, then applied as measured."""
+        match module:
+            case nn.BatchNorm2d() | nn.InstanceNorm2d():
+                self._measure(module)
+            case nn.Sequential():
+                for child in module:
+                    self.advance(child)
+            case ResidualBlock():
+                self._join(module.conv_block, torch.add)
+            case SkipBlock() if module.skip:
+                self._join(module.model, lambda x, inner: torch.cat((x, inner), dim=1))
+            case ResnetGenerator() | UnetGenerator() | SkipBlock():
+                self.advance(module.model)
+            case _:
+                self.pending.append(module)
+
+    def _join(self, branch: nn.Module, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """What goes through ``branch`` meets what went past it."""
+        self._settle()
+        past = list(self.windows)
+        self.advance(branch)
+        self._settle()
+        for index in range(len(past)):
+            self.windows[index] = join(past[index], self.windows[index])
+
+    def _measure(self, norm: nn.Module) -> None:
+        held = sum(window.nbytes for window in self.windows)
+        moments = []
+        keep = False
+        for index, window in enumerate(self.windows):
+            activations = self._through_pending(window)
+            moments.append(_moments(activations))
+            if index == 0:
+                keep = held * activations.nbytes / window.nbytes <= _KEPT_BYTES
+            if keep:
+                self.windows[index] = activations
+        if keep:
+            self.pending.clear()
+        self.layers[self.names[norm]] = pooled = _pooled(moments)
+        scale, shift = scale_and_shift(norm, pooled)
+        self.pending.append(partial(_scaled, scale=scale, shift=shift))
+
+    def _settle(self) -> None:
+        for index, window in enumerate(self.windows):
+            self.windows[index] = self._through_pending(window)
+        self.pending.clear()
+
+    def _through_pending(self, activations: Tensor) -> Tensor:
+        for layer in self.pending:
+            activations = layer(activations)
+        return activations
 
 
-def _pooled(windows: list[Tensor]) -> Moments:
-    """Mean and biased variance per channel over every pixel of every window, in float64."""
-    counts, means, variances = [], [], []
-    for window in windows:
-        variance, mean = torch.var_mean(window.double(), dim=(0, 2, 3), correction=0)
-        counts.append(window.numel() // window.shape[1])
-        means.append(float64_array(mean))
-        variances.append(float64_array(variance))
-    weights = np.array(counts)[:, None] / sum(counts)
+def _aligned(pixels: Tensor, align: int) -> Tensor:
+    """``(n, h, w, 3)`` cut to multiples of the network's alignment."""
+    height, width = pixels.shape[1:3]
+    return pixels[:, : height - height % align, : width - width % align]
+
+
+def _moments(activations: Tensor) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Values per channel, their mean and their biased variance."""
+    variance, mean = torch.var_mean(activations, dim=(0, 2, 3), correction=0)
+    return activations.numel() // activations.shape[1], float64_array(mean), float64_array(variance)
+
+
+def _pooled(parts: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]) -> Moments:
+    """The moments of all parts together, in float64."""
+    counts, means, variances = (np.array(values, dtype=np.float64) for values in zip(*parts, strict=True))
+    weights = counts[:, None] / counts.sum()
     mean = (weights * means).sum(axis=0)
-    variance = (weights * (np.array(variances) + (np.array(means) - mean) ** 2)).sum(axis=0)
+    variance = (weights * (variances + (means - mean) ** 2)).sum(axis=0)
     return mean, variance
 
 
-def _normalise(norm: nn.Module, window: Tensor, moments: Moments) -> Tensor:
-    scale, shift = (values.to(window)[None, :, None, None] for values in scale_and_shift(norm, moments))
-    return torch.addcmul(shift, window, scale)
+def _scaled(activations: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    scale, shift = (values.to(activations)[None, :, None, None] for values in (scale, shift))
+    return torch.addcmul(shift, activations, scale)

@@ -49,8 +49,8 @@ def fix_normalisation(
     Args:
         network: in float32, with its norm layers.
         mode: ``running``, ``calibrated``, or ``tile`` (each window normalised by itself, as published).
-        sample: for ``calibrated``: windows of tissue, each ``(n, height, width, 3)`` uint8, sides multiples of the
-            network's alignment. All are held at once: see ``pool_statistics``.
+        sample: for ``calibrated``: windows of tissue, each ``(n, height, width, 3)`` uint8. All are held at once:
+            see ``pool_statistics``.
         device: where the calibration runs.
 
     Returns:
