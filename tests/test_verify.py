@@ -123,7 +123,8 @@ def test_an_output_of_one_tile_passes(tmp_path: Path) -> None:
         (b"wsi-ihc.org/provenance", b"foreign.org/provenance", "provenance: absent"),
         (b'K="generator"', b'K="genera"', "provenance: incomplete; generator"),
         (b'Type="uint8"', b'Type="rgb24"', "OME-XML: not valid against the OME schema"),
-        (b"<Pixels", b"<Pixel", "OME-XML: mismatched tag"),
+        (b"<Pixels", b"<Pixel", "OME-XML: no XML (mismatched tag"),
+        (b"utf-8", b"utf-9", "OME-XML: no XML (unknown encoding: utf-9)"),
         (b"II+\0\x08", b"II+\0\x07", "opens: "),
     ],
 )

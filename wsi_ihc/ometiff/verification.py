@@ -110,13 +110,22 @@ def _structure_problems(pages: list[Any]) -> Iterator[str]:
 
 
 def _check_metadata(tiff: tifffile.TiffFile) -> list[Check]:
-    try:
+    documents: list[ElementTree.Element] = []
+
+    def document() -> Iterable[str]:
         xml = _description(tiff)
-        root = ElementTree.fromstring(xml)
-    except (ValueError, ElementTree.ParseError) as error:
-        return [Check("OME-XML", (f"{error}; no reader can know the pixel size",))]
+        try:
+            documents.append(ElementTree.fromstring(xml))
+        except (ElementTree.ParseError, LookupError) as error:
+            raise ValueError(f"no XML ({error}); no reader can know the pixel size") from None
+        return _schema_problems(xml)
+
+    readable = run_check("OME-XML", document)
+    if not documents:
+        return [readable]
+    root = documents[0]
     return [
-        run_check("OME-XML", lambda: _schema_problems(xml)),
+        readable,
         run_check("pixel size", lambda: _pixel_size_problems(root, tiff)),
         run_check("magnification", lambda: _instrument_problems(root)),
         run_check("provenance", lambda: _provenance_problems(root)),
@@ -127,16 +136,16 @@ def _check_metadata(tiff: tifffile.TiffFile) -> list[Check]:
 def _description(tiff: tifffile.TiffFile) -> bytes:
     tag = _first_page(tiff).tags.get(270)
     if tag is None or tag.count > _MAX_XML_BYTES:
-        raise ValueError("no OME-XML in the file")
+        raise ValueError("absent; no reader can know the pixel size")
     value = tag.value
     data = value if isinstance(value, bytes) else str(value).encode("utf-8")
     if b"<OME" not in data[:4096]:
-        raise ValueError("the description is no OME-XML")
+        raise ValueError("absent, the description is something else; no reader can know the pixel size")
     return data
 
 
 def _schema_problems(xml: bytes) -> Iterator[str]:
-    import ome_types
+    import ome_types  # slow to import, and wanted here alone
 
     try:
         ome_types.validate_xml(xml, warn_on_schema_update=False)
