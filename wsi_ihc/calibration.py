@@ -45,9 +45,7 @@ def _square_around(centre: NDArray[np.int64], mask: TissueMask, view: SlideView,
     return Region(top, left, side_px, side_px)
 
 
-def read_calibration_windows(
-    view: SlideView, mask: TissueMask, *, count: int, side_px: int
-) -> list[NDArray[np.uint8]]:
+def read_calibration_windows(view: SlideView, mask: TissueMask, *, count: int, side_px: int) -> list[NDArray[np.uint8]]:
     """The pixels of ``calibration_regions``, each ``(1, side_px, side_px, 3)``."""
     regions = calibration_regions(view, mask, count=count, side_px=side_px)
     return [view.read(region)[None] for region in regions]

@@ -141,7 +141,10 @@ _Model = TypeVar("_Model", bound=Settings)
 
 
 def load_settings(
-    model: type[_Model], file: Path | None = None, overrides: dict[str, Any] | None = None, assignments: tuple[str, ...] = ()
+    model: type[_Model],
+    file: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
 ) -> _Model:
     """Defaults, then ``file`` (YAML), then ``overrides`` (dotted keys), then ``assignments`` (``key=value``).
 
@@ -196,7 +199,9 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     """The first problem in one line; pydantic's own report runs over many."""
     first = error.errors(include_url=False)[0]
     # The branch of a union that failed is pydantic's affair, not part of the key.
-    key = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str"))
+    key = ".".join(
+        str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str")
+    )
     where = f"{file}: " if file else ""
     if first["type"] == "extra_forbidden":
         return f"{where}unknown setting {key!r}; see the settings reference for the names"

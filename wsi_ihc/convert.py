@@ -22,8 +22,6 @@ from wsi_ihc.staining import Staining
 from wsi_ihc.store import TileStore
 from wsi_ihc.workspace import Workspace
 
-
-
 _COMPLETE = "complete"
 """Kept in the store once the file is whole and checked, just before it gets its name."""
 
@@ -79,7 +77,7 @@ def convert_slide(
         progress.stage("opening")
         with watch.stage("prepare"):
             bundle = load_generator(settings.generator.name)
-            with opened_view(source, settings, bundle.card) as view:
+            with opened_view(source, settings, bundle.card) as (view, notices):
                 prepared = prepare(source, view, bundle, settings, workspace.store, progress)
         store = TileStore.attach(workspace.store)
         written = workspace.output.exists() and not overwrite
@@ -88,7 +86,7 @@ def convert_slide(
         run: dict[str, Any] = {}
         if not written:
             _stain(prepared, store, progress, watch)
-            run = _write(prepared, store, workspace, progress, watch)
+            run = _write(prepared, notices, store, workspace, progress, watch)
         workspace.discard()
     return ConversionReport(workspace.output, prepared.plan, prepared.provenance, run)
 
@@ -105,7 +103,7 @@ def estimate_conversion(
     started = time.perf_counter()
     bundle = load_generator(settings.generator.name)
     with tempfile.TemporaryDirectory(prefix="wsi-ihc-") as folder:
-        with opened_view(source, settings, bundle.card) as view:
+        with opened_view(source, settings, bundle.card) as (view, notices):
             prepared = prepare(source, view, bundle, settings, Path(folder) / "blocks.zarr", progress)
         progress.stage("measuring one batch")
         with closing(Staining.open(prepared.job)) as staining:
@@ -116,9 +114,7 @@ def estimate_conversion(
             report = staining.stain(middle)
     # Reading and encoding spread over the cores; the generator already uses all of them.
     batch_s = report.stain_s + (report.read_s + report.encode_s) / (os.cpu_count() or 1)
-    return ConversionEstimate(
-        prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), prepared.notices
-    )
+    return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), notices)
 
 
 def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stopwatch) -> None:
@@ -139,7 +135,12 @@ def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stop
 
 
 def _write(
-    prepared: Prepared, store: TileStore, workspace: Workspace, progress: Progress, watch: Stopwatch
+    prepared: Prepared,
+    notices: tuple[str, ...],
+    store: TileStore,
+    workspace: Workspace,
+    progress: Progress,
+    watch: Stopwatch,
 ) -> dict[str, Any]:
     """Writes the file and the sidecar, checks the file, and only then gives it its name; returns the run's account."""
     progress.stage("writing")
@@ -150,7 +151,7 @@ def _write(
         "peak_memory_mb": peak_memory_mb(),
         "blocks": prepared.plan.blocks,
         "megapixels": round(prepared.plan.megapixels, 3),
-        "notices": list(prepared.notices),
+        "notices": list(notices),
     }
     write_sidecar(workspace.part, prepared.provenance, run, output=workspace.output)
     # A run that is killed from here on has nothing left to do but to check the file and give it its name.

@@ -44,7 +44,7 @@ def run_dask(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport
                 running.add(client.submit(_stain_on_worker, batch, pure=False))
 
 
-class _StainingPlugin(WorkerPlugin):  # type: ignore[misc]
+class _StainingPlugin(WorkerPlugin):
     """Opens the slide and loads the generator once in every worker, also in one that joins late."""
 
     name = _PLUGIN
@@ -60,8 +60,9 @@ class _StainingPlugin(WorkerPlugin):  # type: ignore[misc]
 
 
 def _stain_on_worker(batch: Batch) -> BatchReport:
-    report: BatchReport = get_worker().plugins[_PLUGIN].staining.stain(batch)
-    return report
+    plugin = get_worker().plugins[_PLUGIN]
+    assert isinstance(plugin, _StainingPlugin)
+    return plugin.staining.stain(batch)
 
 
 @contextmanager
@@ -79,7 +80,9 @@ def _client(job: StainingJob) -> Generator[Client]:
     try:
         client = Client(address, timeout="20s")
     except (OSError, TimeoutError) as error:
-        raise SettingsError(f"no dask scheduler answers at {address} ({error}); is it running, and reachable?") from None
+        raise SettingsError(
+            f"no dask scheduler answers at {address} ({error}); is it running, and reachable?"
+        ) from None
     with client:
         yield client
 

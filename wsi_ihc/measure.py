@@ -8,10 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows has no such account of a process
-    resource = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Stopwatch:
 
 def peak_memory_mb() -> float | None:
     """The largest resident memory of this process so far, MB; None where the system does not say."""
-    if resource is None:
+    if sys.platform == "win32":
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -17,15 +17,15 @@ from torch import nn
 
 from wsi_ihc.calibration import read_calibration_windows
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.errors import ResolutionError, SettingsError, UnsupportedSlideError
+from wsi_ihc.errors import SettingsError, UnsupportedSlideError
 from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
+from wsi_ihc.generators.calibration import pool_statistics
 from wsi_ihc.generators.device import choose_device, choose_dtype
-from wsi_ihc.generators.normalisation import pool_statistics
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
 from wsi_ihc.progress import Progress
-from wsi_ihc.slides import SlideReader, SlideView, check_brightfield, open_slide
+from wsi_ihc.slides import SlideView, check_brightfield, open_slide
 from wsi_ihc.source_identity import source_digest
 from wsi_ihc.staining import StainingJob
 from wsi_ihc.store import StaleStoreError, StoreLayout, TileStore
@@ -44,26 +44,28 @@ class Prepared:
     job: StainingJob
     plan: ConversionPlan
     provenance: Provenance
-    notices: tuple[str, ...]
 
 
 @contextmanager
-def opened_view(source: Path, settings: ConversionSettings, card: GeneratorCard) -> Generator[SlideView]:
-    """The slide at the generator's resolution, or at the one that the settings ask for.
+def opened_view(
+    source: Path, settings: ConversionSettings, card: GeneratorCard
+) -> Generator[tuple[SlideView, tuple[str, ...]]]:
+    """The slide at the generator's resolution, or at the one that the settings ask for, and what a user should know.
 
     Raises:
         SlideError: the slide cannot be read, is no brightfield slide, or its pixel size is unknown or too coarse.
     """
     with closing(open_slide(source, settings.slide)) as slide:
-        check_brightfield(slide)
+        notices = (*slide.notices, *check_brightfield(slide))
+        for notice in notices:
+            logger.warning("%s", notice)
         wanted = settings.resolution.mpp or card.mpp
         view = SlideView.at(slide, wanted, tolerance=settings.resolution.tolerance)
         if view.mpp is None:
             # A generator for any resolution does not need it; whoever measures on the output does.
             SlideView.at(slide, 0.5)
-        for notice in slide.notices:
-            logger.info("%s", notice)
-        yield view
+        logger.info("%s reads level %d of %s, %s px", slide.name, view.level, source.name, view.size)
+        yield view, notices
 
 
 def prepare(
@@ -107,7 +109,7 @@ def prepare(
     )
     job = StainingJob(source, settings, view.mpp, plan.grid, mask, statistics, store.path)
     provenance = _provenance(source, view, bundle.card, settings, job, mode, device.type, precision)
-    return Prepared(job, plan, provenance, tuple(view.slide.notices))
+    return Prepared(job, plan, provenance)
 
 
 def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:
@@ -169,7 +171,7 @@ def _kept_mask(store: TileStore, view: SlideView, settings: ConversionSettings) 
     if kept is not None:
         return TissueMask(kept["pixels"], float(kept["downsample"]), view.size)
     mask = find_tissue(view, settings.tissue)
-    store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.float64(mask.downsample)})
+    store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
     return mask
 
 
@@ -192,7 +194,7 @@ def _kept_statistics(
 
 
 def _kept_batch_size(store: TileStore, settings: ConversionSettings, device: torch.device, window_px: int) -> int:
-    """The batch size of the settings, or for ``auto`` what fits; an earlier run's choice stays, whatever is free now."""
+    """The batch size of the settings, or for ``auto`` what fits; the choice of an earlier run stays."""
     if settings.compute.batch_size != "auto":
         return settings.compute.batch_size
     kept = store.load_json("batch_size")

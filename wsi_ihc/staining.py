@@ -97,12 +97,9 @@ class Staining:
         return whiten_glass(pixels, self.mask.coverage(core), inside)
 
 
-def whiten_glass(
-    pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None, inside: Size
-) -> NDArray[np.uint8]:
-    """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w), and beyond ``inside``, their part on the plane.
-
-    Exact where the coverage is 0 or 1; ``None`` is 1 everywhere.
+def whiten_glass(pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None, inside: Size) -> NDArray[np.uint8]:
+    """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w); all white beyond ``inside``, their part on the
+    plane. Exact where the coverage is 0 or 1; ``None`` is 1 everywhere.
     """
     if coverage is None and inside == pixels.shape[:2]:
         return np.ascontiguousarray(pixels)

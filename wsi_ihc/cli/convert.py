@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("slide", type=SLIDE)
-@click.option("-o", "--output", type=OUTPUT, metavar="OUT.ome.tiff", help="By default SLIDE_ihc.ome.tiff in this folder.")
+@click.option("-o", "--output", type=OUTPUT, metavar="OUT.ome.tiff", help="Default: SLIDE_ihc.ome.tiff here.")
 @conversion_options
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
@@ -61,7 +61,8 @@ def _log_to_terminal(quiet: bool, verbose: bool) -> None:
 def _show_estimate(estimate: ConversionEstimate) -> None:
     plan, made = estimate.plan, estimate.provenance
     rows = {
-        "working plane": f"{plan.size.width} x {plan.size.height} px at {made.mpp:.4g} um/px (level {made.level}, {made.reader})",
+        "working plane": f"{plan.size.width} x {plan.size.height} px at {made.mpp:.4g} um/px",
+        "read from": f"level {made.level} by {made.reader}",
         "tissue": f"{plan.tissue_fraction:.1%}",
         "blocks": f"{plan.blocks} of {len(plan.grid)}, {plan.grid.core_px} px and {plan.grid.halo_px} px halo",
         "generator": f"{made.generator}, normalisation {made.normalisation}, {made.precision} on {made.device}",

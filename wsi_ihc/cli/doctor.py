@@ -12,8 +12,19 @@ from pathlib import Path
 
 import click
 
-_LIBRARIES = ("torch", "openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "zarr", "distributed",
-              "numpy", "opencv-python-headless", "wsidicom")  # fmt: skip
+_LIBRARIES = [
+    "torch",
+    "openslide-python",
+    "openslide-bin",
+    "tiffslide",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+    "distributed",
+    "numpy",
+    "opencv-python-headless",
+    "wsidicom",
+]
 
 Finding = tuple[bool, str]
 """Whether all is well, and what was seen."""
@@ -62,10 +73,8 @@ def _processor() -> Finding:
 
     memory = psutil.virtual_memory()
     flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in _cpu_flags()]
-    return True, (
-        f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}, {' '.join(flags) or 'no vector extensions known'}; "
-        f"memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
-    )
+    seen = ", ".join([f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()}", *flags])
+    return True, f"{seen}; memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
 
 
 def _cpu_flags() -> set[str]:
@@ -93,8 +102,8 @@ def _codecs() -> Finding:
     trips = {
         "JPEG": lambda: imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(ramp, level=85)),
         "JPEG 2000": lambda: imagecodecs.jpeg2k_decode(imagecodecs.jpeg2k_encode(ramp, level=0)),
-        "deflate": lambda: imagecodecs.zlib_decode(imagecodecs.zlib_encode(ramp)),
-        "LZW": lambda: imagecodecs.lzw_decode(imagecodecs.lzw_encode(ramp)),
+        "deflate": lambda: imagecodecs.zlib_decode(imagecodecs.zlib_encode(ramp.tobytes())),
+        "LZW": lambda: imagecodecs.lzw_decode(imagecodecs.lzw_encode(ramp.tobytes())),
     }
     broken = [name for name, trip in trips.items() if not _runs(trip)]
     return not broken, f"missing: {', '.join(broken)}" if broken else ", ".join(trips)
@@ -110,9 +119,8 @@ def _runs(action: Callable[[], object]) -> bool:
 
 def _readers() -> Finding:
     import openslide
-    import tiffslide
 
-    return True, f"OpenSlide {openslide.__library_version__}, tiffslide {tiffslide.__version__}, direct tile decoding"
+    return True, f"OpenSlide {openslide.__library_version__}, tiffslide {_version('tiffslide')}, direct tile decoding"
 
 
 def _disk() -> Finding:

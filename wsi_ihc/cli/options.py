@@ -15,32 +15,58 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 SLIDE = click.Path(path_type=Path)
 OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
-# Parameter names are the settings' own keys, a double underscore for the dot.
-_CONVERSION_OPTIONS = [
-    click.option("--generator", "generator__name", metavar="NAME|FILE", help="A built-in or installed generator, or a bundle."),
-    click.option("--mpp", "slide__mpp", type=float, metavar="UM", help="Pixel size of the slide's level 0, where the file has none or a wrong one."),
-    click.option("--tissue", "tissue__source", metavar="auto|none|FILE.geojson", help="What is stained; none stains everything."),
-    click.option("--device", "compute__device", metavar="auto|cpu|cuda[:i]", help="Where the generator runs."),
-    click.option("--precision", "compute__precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Arithmetic of the generator."),
-    click.option("--normalisation", "generator__normalisation", type=click.Choice(["auto", "running", "calibrated", "tile"]), help="How norm layers are fixed before the first tile."),
-    click.option("--batch-size", "compute__batch_size", metavar="auto|N", help="Blocks in one pass of the generator."),
-    click.option("--compression", "output__compression", type=click.Choice(["jpeg", "deflate"]), help="deflate is without loss, and large."),
-    click.option("--quality", "output__quality", type=int, metavar="1..100", help="JPEG quality; 85 by default."),
-    click.option("--reader", "slide__reader", type=click.Choice(["auto", "openslide", "tiffslide"]), help="Library that reads the slide."),
-]  # fmt: skip
+# The name of each is the setting's own key, a double underscore for the dot.
+_CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "generator__name": ("--generator", {"metavar": "NAME|FILE", "help": "A built-in or installed one, or a bundle."}),
+    "slide__mpp": (
+        "--mpp",
+        {"type": float, "metavar": "UM", "help": "Pixel size of level 0, where the slide has none."},
+    ),
+    "tissue__source": ("--tissue", {"metavar": "auto|none|FILE.geojson", "help": "What is stained; none: everything."}),
+    "compute__device": ("--device", {"metavar": "auto|cpu|cuda[:i]", "help": "Where the generator runs."}),
+    "compute__precision": (
+        "--precision",
+        {"type": click.Choice(["auto", "float32", "bfloat16", "float16"]), "help": "Arithmetic of the generator."},
+    ),
+    "generator__normalisation": (
+        "--normalisation",
+        {"type": click.Choice(["auto", "running", "calibrated", "tile"]), "help": "How norm layers are fixed."},
+    ),
+    "compute__batch_size": ("--batch-size", {"metavar": "auto|N", "help": "Blocks in one pass of the generator."}),
+    "output__compression": (
+        "--compression",
+        {"type": click.Choice(["jpeg", "deflate"]), "help": "deflate is without loss, and large."},
+    ),
+    "output__quality": ("--quality", {"type": int, "metavar": "1..100", "help": "JPEG quality; 85 by default."}),
+    "slide__reader": (
+        "--reader",
+        {"type": click.Choice(["auto", "openslide", "tiffslide"]), "help": "Library that reads the slide."},
+    ),
+}
+
+_SETTINGS_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "config": (
+        "--config",
+        {"type": click.Path(path_type=Path, dir_okay=False), "metavar": "FILE", "help": "YAML with what differs."},
+    ),
+    "assignments": ("--set", {"multiple": True, "metavar": "KEY=VALUE", "help": "Any setting: tiling.core_px=2048."}),
+}
 
 
 def conversion_options(command: _Command) -> _Command:
     """Every option of a conversion; the values reach the command as ``**values`` for :func:`conversion_settings`."""
-    for option in reversed(_CONVERSION_OPTIONS):
-        command = option(command)
-    return settings_options(command)
+    return _with_options(settings_options(command), _CONVERSION_OPTIONS)
 
 
 def settings_options(command: _Command) -> _Command:
     """``--config`` and ``--set``, for commands whose settings live in sections."""
-    command = click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example tiling.core_px=2048.")(command)  # fmt: skip
-    return click.option("--config", "config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="YAML with settings that differ from the defaults.")(command)  # fmt: skip
+    return _with_options(command, _SETTINGS_OPTIONS)
+
+
+def _with_options(command: _Command, options: dict[str, tuple[str, dict[str, Any]]]) -> _Command:
+    for name, (flag, details) in reversed(options.items()):
+        command = click.option(flag, name, **details)(command)
+    return command
 
 
 def conversion_settings(values: dict[str, Any]) -> ConversionSettings:

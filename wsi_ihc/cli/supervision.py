@@ -22,9 +22,7 @@ _COMMAND = (sys.executable, "-P", "-m", "wsi_ihc")
 _PR_SET_PDEATHSIG = 1
 
 
-def run_supervised(
-    arguments: list[str], run: Callable[[list[str]], int], command: Sequence[str] = _COMMAND
-) -> int:
+def run_supervised(arguments: list[str], run: Callable[[list[str]], int], command: Sequence[str] = _COMMAND) -> int:
     """Calls ``run(arguments)`` in a child process and returns its exit code; 70 when a signal ended it.
 
     ``command`` is what starts the child: this program again, which then finds itself supervised.
@@ -44,11 +42,10 @@ def _explain_signal(number: int) -> int:
     if number == signal.SIGTERM:
         click.echo("wsi-ihc: terminated; what was finished is kept, run the same command again to continue", err=True)
         return 128 + number
-    name = signal.Signals(number).name
-    reason = {
-        signal.SIGKILL: "killed from outside or by the system for want of memory; run the same command again to continue",
-    }.get(signal.Signals(number), "a damaged file can crash a decoder's own code; check the file, or try another --reader")
-    click.echo(f"wsi-ihc: the working process ended with {name}: {reason}", err=True)
+    reason = "a damaged file can crash a decoder's own code; check the file, or try another --reader"
+    if number == signal.SIGKILL:
+        reason = "killed from outside, or by the system for want of memory; run the same command again to continue"
+    click.echo(f"wsi-ihc: the working process ended with {signal.Signals(number).name}: {reason}", err=True)
     return CRASHED
 
 
