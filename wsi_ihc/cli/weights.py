@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wsi_ihc.cli.export import export
+
 if TYPE_CHECKING:
     from wsi_ihc.generators import GeneratorCard
 
 
 @click.group()
 def weights() -> None:
-    """List, show and import generators."""
+    """List, show, import and export generators."""
+
+
+weights.add_command(export)
 
 
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
 def list_command(as_json: bool) -> None:
-    """Built-in generators and installed bundles; their names go to --generator."""
+    """Generators by the names that --generator takes."""
     from wsi_ihc.generators import list_generators
 
     cards, notices = list_generators()
@@ -36,7 +41,10 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def show_command(name: str, as_json: bool) -> None:
-    """The card of the generator NAME (or of a bundle's path), after checking its weights."""
+    """The card of NAME, a generator or a bundle's path.
+
+    The weights are checked against it.
+    """
     from wsi_ihc.generators import load_generator
 
     card = load_generator(name).card
@@ -81,7 +89,7 @@ def import_command(
     name: str | None,
     overwrite: bool,
 ) -> None:
-    """Turn a pix2pix-family checkpoint (FILE.pth) into a bundle.
+    """Turn a pix2pix checkpoint into a bundle.
 
     Resnets and U-Nets, with BatchNorm or InstanceNorm, with or without dropout, are recognised by their keys. The
     file is opened without running code from it.

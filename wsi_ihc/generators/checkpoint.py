@@ -81,13 +81,11 @@ def _recognise_other(head: bytes) -> str | None:
 
 def _explain(error: Exception, head: bytes) -> str:
     text = _one_line(error)
-    if "weights_only" in text.lower() or "unsupported global" in text.lower():
-        name = re.search(r"GLOBAL ([\w.]+)", text)
-        what = f" ({name.group(1)})" if name else ""
-        return f"a pickle that wants to run code{what} or not a checkpoint at all: refused; save the plain state dict"
+    if name := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"a pickle that wants to run {name.group(1)}: refused; save the plain state dict and import that"
     if head.startswith(b"PK"):
         return "truncated or damaged checkpoint; download it again"
-    return f"not a checkpoint that torch can read ({text[:120]})"
+    return f"not a checkpoint that torch can read (it starts with the bytes {head[:4].hex()})"
 
 
 def _tensor_dicts(content: object, depth: int = _DEPTH) -> Iterator[State]:

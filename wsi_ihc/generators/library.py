@@ -120,7 +120,7 @@ def _recolour() -> Bundle:
         stain="H-DAB, recoloured",
         training_data="none",
         licence="Apache-2.0",
-        description="H&E unmixed by optical density painted as a weak H-DAB; shows no antigen. The baseline to beat.",
+        description="H&E unmixed by optical density, painted as a weak H-DAB; shows no antigen. The baseline to beat.",
         sha256=weights_sha256(state),
         created_by=program(),
     )
