@@ -110,6 +110,7 @@ def test_cells_keep_their_distance() -> None:
     assert (apart >= cells.radius[:, None] + cells.radius - 1e-3).all()
 
 
+@settings(max_examples=30, deadline=None)
 @given(row=st.integers(-(10**6), 10**6), column=st.integers(-(10**6), 10**6))
 def test_noise_belongs_to_the_place(row: int, column: int) -> None:
     whole = uniform(1, 2, np.arange(row, row + 6)[:, None], np.arange(column, column + 6)[None, :])
@@ -125,6 +126,7 @@ def test_smooth_noise_has_unit_variance_and_is_continuous() -> None:
     assert np.abs(np.diff(field, axis=0)).max() < 0.5
 
 
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_glass_is_declared_only_where_no_tissue_is(seed: int) -> None:
     section = Section(seed, "0", slide_lobes(seed, 3000, 3000, 0.1))
@@ -133,6 +135,7 @@ def test_glass_is_declared_only_where_no_tissue_is(seed: int) -> None:
             assert section.tissue_depth(Grid(left, left, 4.0, 64, 64)).max() < -2
 
 
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_looks_are_physical(seed: int) -> None:
     look = Look.random(seed)
@@ -187,18 +190,18 @@ def test_memory_does_not_follow_the_slide(tmp_path: Path, monkeypatch: pytest.Mo
         tracemalloc.stop()
         return most
 
-    # Nine times the pixels; two more levels of the pyramid keep a few tiles each.
-    assert peak(12_288) < 1.7 * peak(4_096)
+    # Nine times the pixels; the further levels of the pyramid keep a few tiles each.
+    assert peak(8_192) < 1.6 * peak(2_730)
 
 
 def test_sparse_slide_is_mostly_one_tile_of_glass(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tiff"
-    draw_phantom(path, her2="0", size=Size(4096, 4096), seed=1, share=0.01)
+    draw_phantom(path, her2="0", size=Size(3072, 3072), seed=1, share=0.01)
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         sizes = page.tags["TileByteCounts"].value
         assert sizes.count(min(sizes)) > len(sizes) / 2
-    assert path.stat().st_size < 64 * 40_000
+    assert path.stat().st_size < 36 * 40_000
 
 
 def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +229,17 @@ def test_nonsense_is_refused(tmp_path: Path, changes: dict[str, object], words: 
     arguments = {"her2": "0", "size": Size(64, 64), "mpp": 0.5, "seed": 0} | changes
     with pytest.raises(SettingsError, match=words):
         draw_phantom(tmp_path / "x.tiff", **arguments)  # type: ignore[arg-type]
+
+
+def test_sample_slide_is_what_its_readme_says(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[1] / "sample_slides"
+    sample, again = folder / "breast_phantom.tiff", tmp_path / "again.tiff"
+    line = next(line for line in (folder / "README.md").read_text().splitlines() if line.startswith("wsi-ihc phantom"))
+    arguments = line.replace("sample_slides/breast_phantom.tiff", str(again)).split()[2:]
+    assert CliRunner().invoke(phantom, arguments, catch_exceptions=False).exit_code == 0
+    # Another processor may round a pixel the other way.
+    assert cv2.absdiff(tifffile.imread(sample), tifffile.imread(again)).mean() < 0.1
+    assert sample.stat().st_size < 3_000_000
 
 
 def test_pairs_lie_in_the_layout_of_bci(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _nests(seed: int, grid: Grid, zone: Floats, ducts: Ducts) -> Floats:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    field += 0.75 * np.clip(zone + 0.28, -1.8, 0.9)
+    field += 0.75 * np.clip(zone + 0.14, -1.8, 0.9)
     return np.where(ducts.epithelium > -18, -1, field).astype(np.float32)
 
 

@@ -40,7 +40,7 @@ class Look:
     white_ihc: Vector = (242, 242, 243)
     blur_um: float = 0.28
     """Sigma of the scanner's Gaussian point spread."""
-    noise: float = 1.6
+    noise: float = 1.2
     """Standard deviation of the sensor noise, grey levels."""
     gamma: float = 1.0
     jpeg_quality: int = 90

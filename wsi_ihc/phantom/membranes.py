@@ -32,13 +32,16 @@ def draw_territories(
     *,
     reach_um: float,
     roughness_um: float,
+    lump_um: float,
 ) -> Territories:
-    """Share the plane among centres: a ``head_start`` (um) takes more of it, none reaches farther than ``reach_um``."""
+    """Share the plane among centres: a ``head_start`` (um) takes more of it, none reaches farther than ``reach_um``.
+
+    Borders waver by about ``roughness_um``, in lumps of ``lump_um``.
+    """
     shape = (canvas.height, canvas.width)
     nearest, second = np.full(shape, reach_um, np.float32), np.full(shape, reach_um, np.float32)
     owner = np.full(shape, -1, np.int32)
-    # Wobbles grow with the cell: 2 um for those of epithelium.
-    texture = grain(73, 0.18 * reach_um, canvas.um_per_px)
+    texture = grain(73, lump_um, canvas.um_per_px)
     for chunk in patches(canvas, y_um, x_um, reach_um):
         distance = np.sqrt(chunk.dy**2 + chunk.dx**2)
         distance += np.float32(roughness_um) * texture_windows(texture, luck[chunk.members], chunk.side)

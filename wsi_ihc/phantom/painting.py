@@ -62,7 +62,7 @@ def paint(section: Section, canvas: Canvas) -> Stains:
     nuclei = draw_nuclei(section, cells, canvas)
     lining = cells.of(TUMOUR, DUCTAL)
     territories = draw_territories(
-        canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=11.0, roughness_um=0.7
+        canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=11.0, roughness_um=0.7, lump_um=2.0
     )
     surface = Surface(*(_upscale(getattr(maps, name)[inner], canvas) for name in Surface.__slots__))
     place = canvas.top, canvas.left, canvas.height, canvas.width
@@ -159,7 +159,7 @@ def _matrix(
     wall = (1 - _ramp(fat_gap, 0.3, 1.1)) * np.clip(0.55 + 0.12 * coarse, 0, 1)
     eosin += fat * (wall - eosin)
     haematoxylin *= 1 - fat
-    crack = 0.92 * _ramp(collagen.crack - 0.03 * coarse, 0.70, 0.78) * (1 - fat)
+    crack = 0.92 * _ramp(collagen.crack - 0.03 * coarse, 0.77, 0.86) * (1 - fat)
     solid = (1 - crack) * (1 - 0.85 * _ramp(surface.vessel, -0.4, 0.8)) * (1 - _ramp(surface.cleft, 0.35, 0.6))
     return eosin * solid, haematoxylin * solid
 

@@ -71,5 +71,7 @@ def draw_fat(section: Section, canvas: Canvas) -> Floats:
     luck = np.stack([uniform(section.seed, 300 + index, rows, columns).ravel() for index in range(4)], axis=-1)
     y = ((rows + np.zeros_like(columns)).ravel() + 0.15 + 0.7 * luck[:, 0]) * ADIPOCYTE_PITCH_UM
     x = ((columns + np.zeros_like(rows)).ravel() + 0.15 + 0.7 * luck[:, 1]) * ADIPOCYTE_PITCH_UM
-    cells = draw_territories(half, single(y), single(x), 14 * luck[:, 2], luck[:, 3], reach_um=66, roughness_um=1.2)
+    cells = draw_territories(
+        half, single(y), single(x), 14 * luck[:, 2], luck[:, 3], reach_um=66, roughness_um=1.8, lump_um=5
+    )
     return single(cv2.resize(cells.gap / 2, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR))
