@@ -21,7 +21,7 @@ from wsi_ihc.generators import load_bundle
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.distributed import World
 from wsi_ihc.training.export import export_run
-from wsi_ihc.training.monitoring import CollapseWatch, watch
+from wsi_ihc.training.monitoring import CollapseWatch, accuracy, spread_ratio
 from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
@@ -191,8 +191,12 @@ def test_the_learning_rate_is_constant_and_then_falls_to_almost_nothing() -> Non
 def test_collapse_is_measured_and_warned_of_once() -> None:
     real, logits = torch.rand(4, 3, 8, 8), torch.zeros(4, 1, 2, 2)
     same_picture = torch.rand(1, 3, 8, 8).expand(4, -1, -1, -1)
-    measures = {k: float(v) for k, v in watch(real, same_picture, logits + 3, logits - 3, undecided=0).items()}
-    assert measures == {"spread_ratio": 0.0, "discriminator_accuracy": 1.0}
+    measures = {
+        "spread_ratio": float(spread_ratio(real, same_picture)),
+        "discriminator_accuracy": float(accuracy(logits + 3, logits - 3, undecided=0)),
+    }
+    assert measures == {"spread_ratio": pytest.approx(0, abs=1e-6), "discriminator_accuracy": 1.0}
+    assert float(accuracy(logits + 0.6, logits + 0.6, undecided=0.5)) == 0.5
     collapse = CollapseWatch()
     said = [warning for _ in range(20) for warning in collapse.warnings(measures)]
     assert [warning.split()[0] for warning in said] == ["mode", "the"]

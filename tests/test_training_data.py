@@ -259,8 +259,8 @@ def test_targets_of_different_exposure_become_alike() -> None:
 
 def test_validation_sees_the_centre_unchanged() -> None:
     image = noise(1, 40, 100)
-    assert centre_crop(image, 32).shape == (32, 32, 3)
-    np.testing.assert_array_equal(centre_crop(image, 64), image[4:36, 18:82])
+    assert centre_crop(image, 32, 4).shape == (32, 32, 3)
+    np.testing.assert_array_equal(centre_crop(image, 64, 16), image[4:36, 18:82])
     (batch,) = validation_batches(settings_for(), [Source("s", 1, [], [Drawn("a", image)])])
     assert batch.he.shape == (1, 3, 32, 32)
 

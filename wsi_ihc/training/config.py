@@ -221,6 +221,11 @@ class TrainingSettings(Settings):
     run: RunSettings = RunSettings()
     card: CardSettings = CardSettings()
 
+    @property
+    def alignment(self) -> int:
+        """What the sides of the network's input must be a multiple of."""
+        return 4 if self.network.kind == "resnet" else 2**self.network.downs
+
 
 def load_training_settings(
     file: Path | None, *, data: Path | None = None, assignments: tuple[str, ...] = (), ranks: int = 1
@@ -248,7 +253,7 @@ def _refuse_impossible(settings: TrainingSettings, ranks: int) -> None:
         raise SettingsError("losses: every weight is 0, so there is nothing to learn from")
     if settings.network.kind not in ("resnet", "unet"):
         raise SettingsError(f"network.kind: {settings.network.kind} has no weights to train; choose resnet or unet")
-    align = 4 if settings.network.kind == "resnet" else 2**settings.network.downs
+    align = settings.alignment
     for key in ("crop_px", "validation_px"):
         side = getattr(settings.data, key)
         if side % align:

@@ -181,7 +181,7 @@ def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) ->
     batches = []
     for source in sources:
         for example in source.validation:
-            he, ihc = (centre_crop(image, size) for image in example.read())
+            he, ihc = (centre_crop(image, size, settings.alignment) for image in example.read())
             if settings.augmentation.brightness == "he":
                 ihc = match_brightness(ihc, float(he.mean()))
             he_tensor, ihc_tensor = (to_tensor(torch.from_numpy(image)[None]) for image in (he, ihc))
@@ -189,7 +189,7 @@ def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) ->
     return batches
 
 
-def centre_crop(image: Image, side: int, multiple: int = 32) -> Image:
+def centre_crop(image: Image, side: int, multiple: int) -> Image:
     """The middle of an image: ``side`` pixels each way, or as many ``multiple`` as it has."""
     height, width = (min(side, length // multiple * multiple) for length in image.shape[:2])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

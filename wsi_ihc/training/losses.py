@@ -73,7 +73,8 @@ def _octave_matrix(side: int, like: Tensor) -> Tensor:
     identity = torch.eye(side, dtype=torch.float64, device=like.device)
     mirrored = F.pad(identity[None, None], (0, 0, 1, 1), mode="reflect")[0, 0]
     blur = taps[0] * mirrored[:-2] + taps[1] * mirrored[1:-1] + taps[2] * mirrored[2:]
-    return torch.linalg.matrix_power(blur, 4)[::2].to(like.dtype)
+    octave_of_column: Tensor = torch.linalg.matrix_power(blur, 4)[::2].to(like.dtype)
+    return octave_of_column
 
 
 def variance(

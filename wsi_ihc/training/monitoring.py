@@ -88,31 +88,31 @@ class Averages:
         return means
 
 
-def watch(
-    real: Tensor, generated: Tensor, real_logits: Tensor, fake_logits: Tensor, *, undecided: float
-) -> dict[str, Tensor]:
-    """What tells of a collapse. A logit above ``undecided`` says real: 0 with cross entropy, 0.5 with least squares.
+def spread_ratio(real: Tensor, generated: Tensor) -> Tensor:
+    """How much the generated images of a batch differ among themselves, relative to the real ones.
 
-    ``spread_ratio``: standard deviation over the batch of the generated images over that of the real ones, each a mean
-    over pixels; falls towards 0 when every input gets the same picture. ``discriminator_accuracy``: share of patches
-    that the discriminator gets right; 1 when it has won and no longer teaches, 0.5 when it guesses.
+    A ratio of standard deviations over the batch, each a mean over pixels; it falls towards 0 when every input gets the
+    same picture.
     """
     with torch.no_grad():
-        right = (real_logits > undecided).float().mean() + (fake_logits < undecided).float().mean()
-        measures = {"discriminator_accuracy": right / 2}
-        if len(real) > 1:
-            measures["spread_ratio"] = _spread(generated) / _spread(real).clamp_min(1e-6)
-    return measures
+        return _spread(generated) / _spread(real).clamp_min(1e-6)
 
 
 def _spread(images: Tensor) -> Tensor:
-    """Mean over pixels of the standard deviation over the batch."""
     images = images.float()
     return (images - images.mean(dim=0)).square().mean(dim=0).sqrt().mean()
 
 
+def accuracy(real_logits: Tensor, fake_logits: Tensor, *, undecided: float) -> Tensor:
+    """Share of patches that the discriminator gets right: 1 when it has won and teaches no more, 0.5 when it guesses.
+
+    A logit above ``undecided`` says real: 0 with cross entropy, 0.5 with least squares.
+    """
+    return ((real_logits > undecided).float().mean() + (fake_logits < undecided).float().mean()) / 2
+
+
 class CollapseWatch:
-    """Turns the measures of ``watch`` into warnings, once for each trouble and again when it comes back."""
+    """Turns these measures into warnings, once for each trouble and again when it comes back."""
 
     _PATIENCE = 5
     """Logged lines in a row before a warning: one bad stretch is not a collapse."""

@@ -6,23 +6,22 @@ One recipe for pix2pix, pyramid pix2pix and the variance-penalised GAN; they dif
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from wsi_ihc.errors import TrainingError
-from wsi_ihc.generators.device import cpu_multiplies_bfloat16
 from wsi_ihc.training import losses
+from wsi_ihc.training.compute import Compute
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data import Batch, TrainingData, validation_batches
 from wsi_ihc.training.distributed import World, average_gradients, averaged
 from wsi_ihc.training.export import save_average
-from wsi_ihc.training.monitoring import Averages, CollapseWatch, Logbook, Measures, image_strip, watch
+from wsi_ihc.training.monitoring import Averages, CollapseWatch, Logbook, Measures, accuracy, image_strip, spread_ratio
 from wsi_ihc.training.objective import generator_terms, gradient_shares
 from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.schedule import learning_rate_factor, total_steps
@@ -50,10 +49,11 @@ class Trainer:
         self.data = TrainingData(settings, sources, rank=world.rank, ranks=world.ranks)
         self.validation = validation_batches(settings, sources)
         self.steps = total_steps(settings, self.data.schedule.steps_per_epoch)
-        self.dtype = training_dtype(settings.compute.precision, world.device)
-        self.state = TrainingState(settings, world.device, scale_gradients=self.dtype == torch.float16)
+        self.compute = Compute.on(world.device, settings.compute)
+        self.state = TrainingState(settings, world.device, scale_gradients=self.compute.scales_gradients)
         self._data_digest = data_digest(sources)
-        self._generate, self._judge = self._forward(self.state.generator), self._forward(self.state.discriminator)
+        self._generate = self.compute.forward_of(self.state.generator)
+        self._judge = self.compute.forward_of(self.state.discriminator)
 
     def resume(self) -> None:
         """Go on from the last checkpoint, where there is one."""
@@ -109,8 +109,8 @@ class Trainer:
         state.set_learning_rate(learning_rate_factor(state.step, self.steps, self._constant_steps()), settings)
 
         # Fetch the pairs and generate.
-        he, real = self._to_device(batch.he), self._to_device(batch.ihc)
-        with self._autocast():
+        he, real = self.compute.send(batch.he), self.compute.send(batch.ihc)
+        with self.compute.autocast():
             generated = self._generate(he)
 
         # Discriminator: real is real, generated is not; half the pace of the generator.
@@ -120,7 +120,7 @@ class Trainer:
 
         # Generator: every term of the objective, and now and then who pulls how hard.
         state.discriminator.requires_grad_(False)
-        with self._autocast():
+        with self.compute.autocast():
             logits = self._judge(he, generated) if settings.losses.adversarial_weight else generated.new_zeros(1)
         terms = generator_terms(settings.losses, generated, real, logits)
         if state.step % settings.run.share_every == 0:
@@ -135,12 +135,15 @@ class Trainer:
         state.step += 1
         log |= {f"loss/{name}": term for name, term in terms.items()}
         log |= {"loss/total": total, "gradient_norm/generator": norm}
+        if len(real) > 1:
+            log["spread_ratio"] = spread_ratio(real, generated)
         log["learning_rate"] = state.generator_optimiser.param_groups[0]["lr"]
         return log
 
     def _step_discriminator(self, he: Tensor, real: Tensor, generated: Tensor) -> dict[str, Tensor | float]:
+        """One step towards calling ``real`` real and ``generated`` not; returns what to log."""
         state, kind = self.state, self.settings.losses.adversarial
-        with self._autocast():
+        with self.compute.autocast():
             real_logits, fake_logits = self._judge(he, real), self._judge(he, generated)
         real_logits, fake_logits = real_logits.float(), fake_logits.float()
         wrong = losses.adversarial(real_logits, real=True, kind=kind) + losses.adversarial(
@@ -149,9 +152,12 @@ class Trainer:
         norm = self._descend(
             state.discriminator, state.discriminator_optimiser, state.discriminator_scaler, 0.5 * wrong
         )
-        undecided = 0.5 if kind == "lsgan" else 0.0
-        watched = watch(real, generated, real_logits, fake_logits, undecided=undecided)
-        return {"loss/discriminator": 0.5 * wrong, "gradient_norm/discriminator": norm, **watched}
+        right = accuracy(real_logits, fake_logits, undecided=0.5 if kind == "lsgan" else 0.0)
+        return {
+            "loss/discriminator": 0.5 * wrong,
+            "gradient_norm/discriminator": norm,
+            "discriminator_accuracy": right,
+        }
 
     def _descend(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: Tensor
@@ -172,7 +178,7 @@ class Trainer:
         if not self.validation:
             return {}
         every = self.settings.run
-        means, rows = validate(self.state.average, self.validation, self.world, self.dtype, every.strips)
+        means, rows = validate(self.state.average, self.validation, self.world, self.compute, every.strips)
         if means[every.best_by] < self.state.best.get(every.best_by, float("inf")):
             self.state.best = {**means, "step": float(self.state.step)}
             self._export()
@@ -196,7 +202,7 @@ class Trainer:
     def _refuse_nonsense(self, measures: Measures) -> None:
         for name, value in measures.items():
             # With float16 a gradient that overflows is found and skipped by the scaler; the losses must stay numbers.
-            if not isfinite(value) and not (name.startswith("gradient_norm") and self.dtype == torch.float16):
+            if not isfinite(value) and not (name.startswith("gradient_norm") and self.compute.scales_gradients):
                 raise self._diverged(name)
 
     def _diverged(self, what: str) -> TrainingError:
@@ -210,24 +216,3 @@ class Trainer:
 
     def _constant_steps(self) -> int:
         return total_steps(self.settings, self.data.schedule.steps_per_epoch, decay=False)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.world.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
-    def _to_device(self, images: Tensor) -> Tensor:
-        if self.world.device.type == "cuda":
-            images = images.pin_memory()
-        layout = torch.channels_last if self.settings.compute.channels_last else torch.contiguous_format
-        return images.to(self.world.device, non_blocking=True, memory_format=layout)
-
-    def _forward(self, network: nn.Module) -> Callable[..., Tensor]:
-        compiled = torch.compile(network) if self.settings.compute.compile else network
-        return cast(Callable[..., Tensor], compiled)
-
-
-def training_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where it is multiplied in hardware: with the range of float32 no gradient overflows."""
-    if precision != "auto":
-        return cast(torch.dtype, getattr(torch, precision))
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_multiplies_bfloat16()
-    return torch.bfloat16 if fast else torch.float32

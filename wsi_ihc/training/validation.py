@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_ihc.training import losses
+from wsi_ihc.training.compute import Compute
 from wsi_ihc.training.data import Batch
 from wsi_ihc.training.distributed import World, averaged
 from wsi_ihc.training.monitoring import Measures
@@ -18,7 +19,7 @@ Row = tuple[Tensor, Tensor, Tensor]
 
 
 def validate(
-    generator: nn.Module, batches: Sequence[Batch], world: World, dtype: torch.dtype, strips: int
+    generator: nn.Module, batches: Sequence[Batch], world: World, compute: Compute, strips: int
 ) -> tuple[Measures, list[Row]]:
     """Mean measures over all batches of one, shared out over the processes, and the first ``strips`` as pictures."""
     sums: Measures = {"l1": 0.0, "pyramid": 0.0, "psnr": 0.0, "pairs": 0.0}
@@ -27,8 +28,8 @@ def validate(
         mine, shown = number % world.ranks == world.rank, number < strips and world.leads
         if not (mine or shown):
             continue
-        he, real = batch.he.to(world.device), batch.ihc.to(world.device)
-        with torch.no_grad(), torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
+        he, real = compute.send(batch.he), compute.send(batch.ihc)
+        with torch.no_grad(), compute.autocast():
             generated = generator(he).float()
         if shown:
             rows.append((he, real, generated))
