@@ -82,7 +82,7 @@ def test_only_tumour_takes_the_stain() -> None:
     tumour = tumour_cells(section)
     free = np.full((BLOCK_PX, BLOCK_PX), 255, np.uint8)
     for y, x in zip(tumour.y, tumour.x, strict=True):
-        cv2.circle(free, (round(float(x) / 0.5), round(float(y) / 0.5)), 26, 0, -1)
+        cv2.circle(free, (round(float(x) / 0.5), round(float(y) / 0.5)), 30, 0, -1)
     assert 0.05 < (free > 0).mean() < 0.95
     assert stains.dab[free > 0].max() < 0.05
     assert stains.dab.max() > 0.8
@@ -93,7 +93,7 @@ def tumour_cells(section: Section):  # type: ignore[no-untyped-def]
 
     margin = 40
     maps = draw_maps(section, Grid(1.0 - 2 * margin, 1.0 - 2 * margin, 2.0, 128 + 2 * margin, 128 + 2 * margin))
-    return place_cells(section, maps, Grid(-12, -12, 0.5, 560, 560)).of(TUMOUR)
+    return place_cells(section, maps, Grid(-15, -15, 0.5, 572, 572)).of(TUMOUR)
 
 
 def test_h_and_e_tells_something_of_the_level() -> None:

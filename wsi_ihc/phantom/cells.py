@@ -117,8 +117,8 @@ def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
 def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats) -> Floats:
     """Half the room a cell takes, um. Tumour cells grow with the HER2 level, and vary more."""
     strength = section.strength
-    spread = 0.55 + 0.45 * strength
-    tumour = 4.55 + 0.65 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
+    spread = 0.45 + 0.65 * strength
+    tumour = 4.45 + 0.8 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
     base = np.array([0, 0, 3.6, 2.65, 5.2, 3.2, 2.05, 3.0], np.float32)[kind]
     return single(np.where(kind == TUMOUR, tumour, base * (0.76 + 0.46 * luck[5])))
 

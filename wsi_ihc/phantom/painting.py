@@ -17,7 +17,7 @@ from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
 from wsi_ihc.phantom.stroma import Collagen, draw_collagen, draw_fat
 
-CELL_REACH_UM = 12.0
+CELL_REACH_UM = 15.0
 """A cell's centre is at most this far from anything it draws."""
 
 
@@ -62,7 +62,14 @@ def paint(section: Section, canvas: Canvas) -> Stains:
     nuclei = draw_nuclei(section, cells, canvas)
     lining = cells.of(TUMOUR, DUCTAL)
     territories = draw_territories(
-        canvas, lining.y, lining.x, lining.radius - 5, lining.luck[:, 2], reach_um=11.0, roughness_um=0.7, lump_um=2.0
+        canvas,
+        lining.y,
+        lining.x,
+        np.minimum(lining.radius - 6, 0),
+        lining.luck[:, 2],
+        reach_um=12.0,
+        roughness_um=0.7,
+        lump_um=2.0,
     )
     surface = Surface(*(_upscale(getattr(maps, name)[inner], canvas) for name in Surface.__slots__))
     place = canvas.top, canvas.left, canvas.height, canvas.width
@@ -122,7 +129,7 @@ def _compose(
     eosin, haematoxylin = _matrix(surface, collagen, fat_gap, texture, coarse)
     inside = _ramp(surface.epithelium + 0.35 * coarse, -0.9, 0.6) * (1 - _ramp(surface.lumen + 0.5 * coarse, -1.0, 0.4))
     # No cell, no epithelium: the thinnest cords hold none.
-    inside *= 1 - _ramp(territories.nearest, 9.6, 10.9)
+    inside *= 1 - _ramp(territories.nearest, 10.5, 11.9)
     rim = np.minimum(territories.gap, np.clip(surface.epithelium + 0.4 * coarse, 0.15, None) * 2)
     plasma_eosin, plasma_haematoxylin = _cytoplasm(section, lining, territories, rim, texture, coarse)
     eosin += inside * (plasma_eosin - eosin)
@@ -171,7 +178,7 @@ def _cytoplasm(
     tint = 0.06 * lining.clone + 0.24 * (lining.luck[:, 2] - 0.5)
     tinted = per_pixel(tint, territories)
     border = np.exp(rim * rim * np.float32(-1 / 0.8))
-    eosin = 0.34 + 0.11 * section.strength + tinted + 0.05 * coarse + 0.06 * texture + 0.12 * border
+    eosin = 0.31 + 0.155 * section.strength + tinted + 0.05 * coarse + 0.06 * texture + 0.12 * border
     haematoxylin = 0.16 + 0.035 * coarse + 0.035 * texture + 0.4 * np.maximum(tinted, 0)
     return single(eosin), single(haematoxylin)
 

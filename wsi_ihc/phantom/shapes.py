@@ -48,11 +48,11 @@ def tumour_shapes(cells: Cells, strength: float) -> Shapes:
     grazed = (rare > 0.875) & (dark < 0.8)
     radius = cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * size) * np.where(grazed, 0.85, 1.0)
     root = np.sqrt(np.where(mitosis, 1.7 + 2.0 * long, 1.15 + 0.35 * long**2))
-    uneven = 0.05 + 0.05 * strength
+    uneven = 0.045 + 0.06 * strength
     body = single(np.where(mitosis, 1.9, 0.50 + 0.60 * dark**2.5 + 0.1 * strength * dark))
     body *= np.where(grazed, np.float32(0.62), np.float32(1))
     hollow = single(np.where(mitosis, 0.05, 0.44 - 0.36 * dark))
-    prominent = ~mitosis & ~grazed & (dark < 0.8) & (long < 0.35 + 0.4 * strength)
+    prominent = ~mitosis & ~grazed & (dark < 0.8) & (long < 0.25 + 0.55 * strength)
     return Shapes(
         a=np.minimum(radius * root, 7.0),
         b=radius / root,
