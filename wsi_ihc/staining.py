@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
-from wsi_ihc.geometry import Region, Size
 from wsi_ihc.plan import Batch
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.store import TileStore
-from wsi_ihc.tiling import Tile, TileGrid
+from wsi_ihc.tiling import TileGrid
 from wsi_ihc.tissue import TissueMask
 
 
@@ -62,7 +62,7 @@ class Staining:
     mask: TissueMask
     stainer: Stainer
     store: TileStore
-    _device: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(cls, job: StainingJob) -> Staining:
@@ -80,37 +80,27 @@ class Staining:
         started = time.perf_counter()
         windows = np.stack([self.view.read(tile.window) for tile in tiles])
         read = time.perf_counter()
-        with self._device:
+        # The stainer would make us wait as well; waiting here keeps the queue out of its own time.
+        with self._turn if self.stainer.fills_device else nullcontext():
             admitted = time.perf_counter()
-            stained = self.stainer(windows)
+            cores = self.stainer(windows, halo_px=self.grid.halo_px)
             done = time.perf_counter()
-        for tile, window in zip(tiles, stained, strict=True):
-            self.store.put(tile.row, tile.column, self._on_glass(tile, window))
+        for tile, pixels in zip(tiles, cores, strict=True):
+            self.store.put(tile.row, tile.column, whiten_glass(pixels, self.mask.coverage(tile.core)))
         encoded = time.perf_counter()
         return BatchReport(len(batch), read - started, admitted - read, done - admitted, encoded - done)
 
-    def _on_glass(self, tile: Tile, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The core of a stained window, white where there is no tissue or no slide."""
-        core = tile.core
-        pixels = window[core.relative_to(tile.window).slices]
-        inside = core.intersection(Region(0, 0, *self.grid.size)).size
-        return whiten_glass(pixels, self.mask.coverage(core), inside)
 
+def whiten_glass(pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w); None is 1 everywhere.
 
-def whiten_glass(pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None, inside: Size) -> NDArray[np.uint8]:
-    """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w); all white beyond ``inside``, their part on the
-    plane. Exact where the coverage is 0 or 1; ``None`` is 1 everywhere.
+    Exact where the coverage is 0 or 1.
     """
-    if coverage is None and inside == pixels.shape[:2]:
-        return np.ascontiguousarray(pixels)
-    result = np.full(pixels.shape, 255, np.uint8)
-    rows, columns = slice(inside.height), slice(inside.width)
     if coverage is None:
-        result[rows, columns] = pixels[rows, columns]
-    else:
-        absorbed = (255 - pixels[rows, columns]) * coverage[rows, columns, None]
-        result[rows, columns] -= np.rint(absorbed).astype(np.uint8)
-    return result
+        return np.ascontiguousarray(pixels)
+    absorbed = np.rint((255 - pixels) * coverage[..., None]).astype(np.uint8)
+    faded: NDArray[np.uint8] = 255 - absorbed
+    return faded
 
 
 def load_stainer(settings: ConversionSettings, statistics: NormStatistics | None) -> Stainer:

@@ -56,6 +56,8 @@ def _log_to_terminal(quiet: bool, verbose: bool) -> None:
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR)
     logging.getLogger("wsi_ihc").setLevel(level)
+    # tifffile logs a line for every tag of a damaged file; our own line says what matters.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def _show_estimate(estimate: ConversionEstimate) -> None:

@@ -61,10 +61,15 @@ class Stainer:
             DeviceError: if a single window does not fit the device's memory.
         """
         self._check(windows, halo_px)
-        if isinstance(self._network, Identity | Recolour):
+        if not self.fills_device:
             return self._stain(windows, halo_px)
         with self._turn:
             return np.concatenate(list(self._in_batches(windows, halo_px)))
+
+    @property
+    def fills_device(self) -> bool:
+        """Whether one call takes the whole device; the pixel-wise built-ins leave room for others beside them."""
+        return not isinstance(self._network, Identity | Recolour)
 
     def describe(self) -> dict[str, str]:
         """What a file's provenance should say about the computation."""

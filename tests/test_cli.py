@@ -1,0 +1,107 @@
+"""The command line as its user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from wsi_ihc.cli import COMMANDS, _run, cli
+from wsi_ihc.errors import WsiIhcError
+
+
+def _tree(error: type[WsiIhcError]) -> list[type[WsiIhcError]]:
+    return [error, *(leaf for child in error.__subclasses__() for leaf in _tree(child))]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run([name, "--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    _run(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
+    assert cli.name
+
+
+def test_exit_codes_are_those_of_the_documentation() -> None:
+    codes = {error.__name__: error.exit_code for error in _tree(WsiIhcError)}
+    assert codes["SettingsError"] == 2
+    assert codes["UnreadableSlideError"] == codes["ResolutionError"] == 3
+    assert set(codes.values()) == set(range(1, 10))
+
+
+def test_convert_verify_and_info(small_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.ome.tiff"
+    assert _run(["convert", str(small_slide), "-o", str(output), "--generator", "recolour"]) == 0
+    assert "out.ome.tiff" in capsys.readouterr().out
+    assert _run(["verify", str(output)]) == 0
+    assert _run(["info", str(output), "--json"]) == 0
+    capsys.readouterr()
+    with output.open("r+b") as file:
+        file.truncate(output.stat().st_size // 2)
+    assert _run(["verify", str(output)]) == 6
+
+
+def test_the_dry_run_tells_tissue_blocks_memory_size_and_time(
+    small_slide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["convert", str(small_slide), "--dry-run", "--generator", "identity", "-q"]) == 0
+    said = capsys.readouterr().out
+    for word in ("tissue", "blocks", "memory", "MB", "time"):
+        assert word in said
+
+
+def test_an_edited_mask_goes_back_in(small_slide: Path, tmp_path: Path) -> None:
+    """What ``tissue`` writes, ``convert --tissue`` reads: here the left half of the plane only."""
+    mask = tmp_path / "mask.geojson"
+    assert _run(["tissue", str(small_slide), "-o", str(mask)]) == 0
+    feature = json.loads(mask.read_text())["features"][0]
+    feature["geometry"] = {"type": "Polygon", "coordinates": [[[0, 0], [600, 0], [600, 1300], [0, 1300], [0, 0]]]}
+    mask.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    output = tmp_path / "out.ome.tiff"
+    options = ["--tissue", str(mask), "--generator", "identity", "--compression", "deflate", "--quiet"]
+    assert _run(["convert", str(small_slide), "-o", str(output), *options]) == 0
+    pixels = tifffile.imread(output)
+    assert (pixels[:, 700:] == 255).all()
+    assert (pixels[600:700, 200:500] < 250).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["convert", "none.svs", "-o", "out.ome.tiff"], 3, "none.svs"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--generator", "nonsense"], 4, "nonsense"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--set", "tiling.core=3"], 2, "tiling.core"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--device", "cuda:7"], 7, "cuda"),
+        (["convert", "{slide}", "-o", "out.jpg"], 2, ".ome.tiff"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--tissue", "none.geojson"], 2, "none.geojson"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--generator", "identity", "--mpp", "1000"], 2, "mpp"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--batch-size", "none"], 2, "batch_size"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--set", "compute.scheduler=tcp://127.0.0.1:1"], 2, "scheduler"),
+        (["verify", "none.ome.tiff"], 6, "none.ome.tiff"),
+        (["weights", "show", "nonsense"], 4, "nonsense"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    small_slide: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run([argument.format(slide=small_slide) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    said = captured.err + captured.out
+    assert words in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("*.tiff"))
