@@ -52,10 +52,7 @@ def test_blocks_meet_without_a_seam(plane: Field) -> None:
     """The same place drawn as the middle of another block: what the fixed grid of blocks would otherwise hide."""
     across = draw_block(Section(SEED, "3+"), Region(-256, -256, BLOCK_PX, BLOCK_PX), 0.5, EXACT)
     for drawn, whole in zip(across, plane, strict=True):
-        difference = cv2.absdiff(drawn, whole[256:-256, 256:-256])
-        assert (difference > 2).mean() < 0.004
-        seam = np.concatenate([difference[250:262].ravel(), difference[:, 250:262].ravel()])
-        assert (seam > 2).mean() < 0.01
+        assert cv2.absdiff(drawn, whole[256:-256, 256:-256]).max() <= 3
 
 
 def test_another_seed_is_another_tumour(plane: Field) -> None:
