@@ -357,3 +357,11 @@ def test_impossible_settings_are_refused_in_one_line() -> None:
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_configuration_loads(file: Path) -> None:
     assert load_training_settings(file).name
+
+
+def test_the_documentation_names_every_setting() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    for section, field in TrainingSettings.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", {})
+        for name in inner:
+            assert f"`{section}.{name}" in text, f"docs/training.md does not name {section}.{name}"

@@ -168,7 +168,7 @@ class ComputeSettings(Settings):
     channels_last: bool = True
     """Memory layout that convolutions are fastest in."""
     compile: bool = False
-    """Compile both networks: minutes at the start, a third faster after."""
+    """Compile both networks: minutes at the start, faster after; for long runs on a GPU."""
 
 
 class RunSettings(Settings):
