@@ -137,6 +137,15 @@ def test_it_learns(tmp_path: Path) -> None:
     assert reports[-1].measures["loss/l1"] < 0.6 * reports[0].measures["loss/l1"]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_in_finite_numbers(tmp_path: Path, precision: str) -> None:
+    settings = tiny(compute={"precision": precision}, schedule={"constant": 3, "decay": 0})
+    for _ in trainer(tmp_path / "run", settings).take_steps():
+        pass
+    for line in logged(tmp_path / "run"):
+        assert all(torch.isfinite(torch.tensor(v)) for k, v in line.items() if not k.startswith("gradient_norm")), line
+
+
 def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     made = trainer(tmp_path / "run", tiny())
     steps = made.take_steps()

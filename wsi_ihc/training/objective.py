@@ -44,8 +44,10 @@ def gradient_shares(terms: Mapping[str, Tensor], generated: Tensor) -> dict[str,
     the generator's last layer. The graphs are kept for the backward pass that follows.
     """
     norms = {}
+    # The gradient of a mean is one over the pixels: too small for float16, so the sum is taken instead.
+    pixels = generated.numel()
     for name, term in terms.items():
-        (gradient,) = torch.autograd.grad(term, generated, retain_graph=True)
+        (gradient,) = torch.autograd.grad(pixels * term, generated, retain_graph=True)
         norms[name] = float(gradient.float().norm())
     total = sum(norms.values())
     return {name: norm / total if total else 0.0 for name, norm in norms.items()}

@@ -21,7 +21,7 @@ HAEMATOXYLIN = np.array([0.650, 0.704, 0.286], np.float32)
 EOSIN = np.array([0.072, 0.990, 0.105], np.float32)
 DAB = np.array([0.268, 0.570, 0.776], np.float32)
 COUNTERSTAIN = np.array([0.701, 0.621, 0.350], np.float32)
-"""Unit optical densities in red, green and blue. The last is haematoxylin with nothing pink over it, as the phantom's."""
+"""Unit optical densities in red, green, blue. The last is haematoxylin with nothing pink over it, as in the phantom."""
 
 _COUNTERSTAIN = 0.75
 _STROMA = 0.10

@@ -102,7 +102,8 @@ def _image_examples(
 
 
 def _restained(folder: Path, source: SourceSettings, settings: TrainingSettings) -> list[Example]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in pairs.IMAGE_SUFFIXES)
+    every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in pairs.IMAGE_SUFFIXES)
+    files = [file for file in every if not file.name.startswith(".")]
     scale, mpp = working_scale(source, settings), settings.mpp or source.mpp or _USUAL_MPP
     return [RestainedExample(str(file.relative_to(folder)), file, mpp, source.brown, scale) for file in files]
 

@@ -124,8 +124,7 @@ class Trainer:
             logits = self._judge(he, generated) if settings.losses.adversarial_weight else generated.new_zeros(1)
         terms = generator_terms(settings.losses, generated, real, logits)
         if state.step % settings.run.share_every == 0:
-            scaled = {name: state.generator_scaler.scale(term) for name, term in terms.items()}
-            log |= {f"share/{name}": share for name, share in gradient_shares(scaled, generated).items()}
+            log |= {f"share/{name}": share for name, share in gradient_shares(terms, generated).items()}
         total = torch.stack(list(terms.values())).sum()
         norm = self._descend(state.generator, state.generator_optimiser, state.generator_scaler, total)
         state.discriminator.requires_grad_(True)
