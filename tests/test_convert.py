@@ -155,9 +155,10 @@ def test_changed_settings_start_afresh_and_say_why(
     def fails(*_: object) -> None:
         raise StorageError("no space")
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError):
+    with monkeypatch.context() as patch:
         patch.setattr("wsi_ihc.convert.write_ome_tiff", fails)
-        convert_slide(small_slide, output, _settings(generator__name="identity"))
+        with pytest.raises(StorageError):
+            convert_slide(small_slide, output, _settings(generator__name="identity"))
     convert_slide(small_slide, output, _settings(generator__name="identity", output__quality=70))
     assert any("starting afresh" in message and "quality" in message for message in caplog.messages)
     assert verify_ome_tiff(output).ok
@@ -177,9 +178,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data)
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="disk is full") as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(files.os, "write", fills_up)
-        convert_slide(small_slide, output, settings)
+        with pytest.raises(StorageError, match="disk is full") as caught:
+            convert_slide(small_slide, output, settings)
     assert "\n" not in str(caught.value)
     assert not output.exists()
     finished = _blocks(tmp_path / "out.ome.tiff.blocks.zarr")

@@ -1,6 +1,5 @@
 """The second line of defence: what a user sees when the working process itself is lost."""
 
-import os
 import subprocess
 import sys
 import time

@@ -26,6 +26,10 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
+_RESUMABLE = ("convert", "batch")
+_READS_FOREIGN_FILES = ("convert", "info", "tissue", "verify")
+"""A damaged file could crash the interpreter: these run in a child process."""
+
 
 class _LazyGroup(click.Group):
     """Knows its commands by name; imports a command's module when it is used, so that help is instant."""
@@ -60,7 +64,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs the command, and turns everything expected into one line and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run_supervised(arguments, _run) if _reads_foreign_files(arguments) else _run(arguments))
+    supervised = bool(arguments) and arguments[0] in _READS_FOREIGN_FILES
+    sys.exit(run_supervised(arguments, _run) if supervised else _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
@@ -70,7 +75,8 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("wsi-ihc: interrupted; what was finished is kept, run the same command again to continue", err=True)
+        kept = "; what was finished is kept, run the same command again to continue"
+        click.echo(f"wsi-ihc: interrupted{kept if arguments[0] in _RESUMABLE else ''}", err=True)
         return INTERRUPTED
     except WsiIhcError as error:
         click.echo(f"wsi-ihc: {error}", err=True)
@@ -87,8 +93,3 @@ def _run(arguments: list[str]) -> int:
         click.echo(f"wsi-ihc: a fault of ours: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)", err=True)
         return 1
     return result if isinstance(result, int) else 0
-
-
-def _reads_foreign_files(arguments: list[str]) -> bool:
-    """Whether a damaged file could crash the interpreter: those commands run in a child process."""
-    return bool(arguments) and arguments[0] in ("convert", "info", "tissue", "verify")

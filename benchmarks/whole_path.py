@@ -1,0 +1,84 @@
+"""The whole path against (a) the generator's own compute time for the same blocks and (b) the published way.
+
+    python benchmarks/whole_path.py WORKFOLDER [--norm batch] [--side 3072] [--repeats 3] [--slide FILE]
+
+All three in turn, in one run, so that a machine that drifts drifts for all; medians and ratios are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from runs import convert, draw_slide, full_size_generator, machine, median, timed
+
+from wsi_ihc import SlideView, open_slide
+from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.geometry import Size
+from wsi_ihc.staining import load_stainer
+from wsi_ihc.tiling import TileGrid
+
+
+def generator_alone(source: Path, bundle: Path) -> float:
+    """Seconds that the stainer takes for every block of the slide, nothing else running."""
+    settings = load_settings(ConversionSettings, overrides={"generator.name": str(bundle)})
+    stainer = load_stainer(settings, None)
+    slide = open_slide(source)
+    view = SlideView.at(slide, 0.5)
+    grid = TileGrid(Size(*view.size), settings.tiling.core_px, stainer.halo_px)
+    stainer(view.read(grid.tile(0, 0).window)[None], halo_px=grid.halo_px)
+    seconds = 0.0
+    for tile in grid:
+        window = np.stack([view.read(tile.window)])
+        started = time.perf_counter()
+        stainer(window, halo_px=grid.halo_px)
+        seconds += time.perf_counter() - started
+    slide.close()
+    return seconds
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--norm", choices=["batch", "instance"], default="batch")
+    parser.add_argument("--side", type=int, default=3072)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slide", type=Path)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    source = arguments.slide or draw_slide(arguments.folder, arguments.side)
+    bundle = full_size_generator(arguments.folder, arguments.norm)
+    published = [sys.executable, str(Path(__file__).with_name("published_way.py")), str(source)]
+    published += [str(arguments.folder / "published.tiff"), "--generator", str(bundle)]
+
+    alone, whole, staining, others, peak = [], [], [], [], []
+    for repeat in range(arguments.repeats):
+        # Calibration is for the whole slide; the generator's own time is the same for both norms once folded.
+        alone.append(generator_alone(source, full_size_generator(arguments.folder, "batch")))
+        output = arguments.folder / "whole.ome.tiff"
+        seconds, account = convert(source, output, "--generator", str(bundle), "--tissue", "none")
+        whole.append(seconds)
+        staining.append(account["seconds"]["stain"])
+        peak.append(account["peak_memory_mb"])
+        others.append(timed(published))
+        print(f"{repeat}: alone {alone[-1]:.1f}, whole {whole[-1]:.1f}, published {others[-1]:.1f} s", flush=True)
+    print(f"\n{machine()}; {source.name}, {arguments.norm} norm, {arguments.repeats} repeats, medians\n")
+    print("| | seconds | ratio |\n|---|---|---|")
+    print(f"| (a) generator alone, same blocks | {median(alone):.1f} | 1.00 |")
+    rows = {
+        "staining stage": staining,
+        "`wsi-ihc convert`, process start to end": whole,
+        "(b) the published way": others,
+    }
+    for name, values in rows.items():
+        print(f"| {name} | {median(values):.1f} | {median([v / a for v, a in zip(values, alone, strict=True)]):.2f} |")
+    faster = median([other / ours for other, ours in zip(others, whole, strict=True)])
+    print(f"\n(b) over convert: {faster:.1f} times; peak memory {max(peak):.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
