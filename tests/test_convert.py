@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from dask.distributed import LocalCluster
 from numpy.typing import NDArray
 
 from tests.conftest import stained_island, write_slide
@@ -89,6 +90,23 @@ def test_dask_and_the_serial_loop_agree(small_slide: Path, tmp_path: Path, monke
     monkeypatch.setattr("wsi_ihc.convert.run_dask", run_serial)
     convert_slide(small_slide, tmp_path / "serial.ome.tiff", settings)
     assert (tmp_path / "dask.ome.tiff").read_bytes() == (tmp_path / "serial.ome.tiff").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_processes_writes_the_same_bytes(
+    small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are other processes, in another folder, reached by the scheduler's address; paths here are relative."""
+    monkeypatch.chdir(small_slide.parent)
+    bundle = os.path.relpath(tiny_bundles["resnet-instance"])
+    options = {"generator__name": bundle, "generator__calibration_px": 128, "compute__precision": "float32"}
+    convert_slide(small_slide.name, tmp_path / "here.ome.tiff", _settings("tiling.core_px=512", **options))
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
+    ) as cluster:
+        options["compute__scheduler"] = cluster.scheduler_address
+        convert_slide(small_slide.name, tmp_path / "there.ome.tiff", _settings("tiling.core_px=512", **options))
+    assert (tmp_path / "here.ome.tiff").read_bytes() == (tmp_path / "there.ome.tiff").read_bytes()
 
 
 def _command(slide: Path, output: Path) -> list[str]:

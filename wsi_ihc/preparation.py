@@ -107,7 +107,7 @@ def prepare(
     plan = plan_conversion(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
     )
-    job = StainingJob(source, settings, view.mpp, plan.grid, mask, statistics, store.path)
+    job = StainingJob(source.absolute(), _anywhere(settings), view.mpp, plan.grid, mask, statistics, store.path)
     provenance = _provenance(source, view, bundle.card, settings, job, mode, device.type, precision)
     return Prepared(job, plan, provenance)
 
@@ -157,6 +157,14 @@ def _fingerprint(
         "precision": precision,
         "version": version("wsi-ihc"),
     }
+
+
+def _anywhere(settings: ConversionSettings) -> ConversionSettings:
+    """The same settings for a worker that stands in another folder: a bundle's path is made absolute."""
+    if not Path(settings.generator.name).exists():
+        return settings
+    name = str(Path(settings.generator.name).absolute())
+    return settings.model_copy(update={"generator": settings.generator.model_copy(update={"name": name})})
 
 
 def _file_digest(path: Path) -> str | None:
