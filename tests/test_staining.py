@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wsi_ihc.staining import whiten_glass
+
+pixels = arrays(np.uint8, (5, 4, 3))
+
+
+@given(pixels, arrays(np.bool_, (5, 4)))
+def test_glass_is_white_and_tissue_untouched(core: np.ndarray, tissue: np.ndarray) -> None:
+    whitened = whiten_glass(core, tissue.astype(np.float32))
+    assert (whitened[~tissue] == 255).all()
+    np.testing.assert_array_equal(whitened[tissue], core[tissue])
+
+
+@given(pixels, st.floats(0, 1, width=32))
+def test_the_soft_edge_lies_between(core: np.ndarray, alpha: float) -> None:
+    faded = whiten_glass(core, np.full((5, 4), alpha, np.float32)).astype(float)
+    assert abs(faded - (255 - alpha * (255.0 - core))).max() <= 0.501
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_full_coverage_is_the_core_itself(order: str) -> None:
+    core = np.asarray(np.arange(60, dtype=np.uint8).reshape(5, 4, 3), order=order)
+    np.testing.assert_array_equal(whiten_glass(core, None), core)
