@@ -117,8 +117,8 @@ def working_scale(source: SourceSettings, settings: TrainingSettings) -> float:
 
 
 def _hold_out(examples: list[Example], wanted: int) -> tuple[list[Example], list[Example]]:
-    """Training and validation: the ``wanted`` smallest hashes, but a tenth at most and never the last one."""
-    count = min(wanted, max(1, len(examples) // 10), len(examples) - 1)
+    """Training and validation: the ``wanted`` smallest hashes, but a quarter at most and never the last one."""
+    count = min(wanted, max(1, len(examples) // 4), len(examples) - 1)
     held = sorted(examples, key=lambda example: hashlib.blake2b(example.name.encode()).digest())[:count]
     names = {example.name for example in held}
     return [example for example in examples if example.name not in names], held
