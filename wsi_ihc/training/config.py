@@ -62,7 +62,7 @@ class DataSettings(Settings):
     epoch_pairs: int | None = Field(default=None, ge=1)
     """Draws in an epoch; by default as many as there are pairs."""
     validation_pairs: int = Field(default=32, ge=0)
-    """Held out of training where the data has no ``val`` folder, at most a quarter. The test folder is never touched."""
+    """Held out of training where the data has no ``val`` split, at most a quarter. The test split is never touched."""
     validation_px: int = Field(default=512, ge=32, multiple_of=4)
     """Side of the centre crop that validation looks at."""
     check: Literal["full", "sample", "off"] = "full"
