@@ -56,8 +56,9 @@ def _log_to_terminal(quiet: bool, verbose: bool) -> None:
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR)
     logging.getLogger("wsi_ihc").setLevel(level)
-    # tifffile logs a line for every tag of a damaged file; our own line says what matters.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    # These log a line for every tag of a damaged or informal header; our own line says what matters.
+    for library in ("tifffile", "pydicom"):
+        logging.getLogger(library).propagate = False  # pydicom sets its own level when it is imported
 
 
 def _show_estimate(estimate: ConversionEstimate) -> None:

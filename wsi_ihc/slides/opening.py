@@ -12,7 +12,7 @@ from wsi_ihc.geometry import Region
 from wsi_ihc.slides.identify import Kind, identify
 from wsi_ihc.slides.reader import NotForThisReader, SlideReader
 
-Name = Literal["tiff", "openslide", "tiffslide", "dicom", "image"]
+Name = Literal["tiff", "openslide", "tiffslide", "dicom", "dicom-direct", "image"]
 
 DEFAULTS = SlideSettings()
 DIRECT_VENDORS = (None, "aperio", "generic-tiff")
@@ -51,7 +51,7 @@ def _readers(path: Path, kind: Kind) -> tuple[Name, ...]:
         case "image":
             return ("image",)
         case "dicom":
-            return ("openslide", "dicom")
+            return ("openslide", "dicom", "dicom-direct")
         case "other":
             return ("openslide",)
         case "tiff":
@@ -83,6 +83,10 @@ def _opened(name: Name, path: Path, settings: SlideSettings) -> SlideReader:
             from wsi_ihc.slides.dicom import DicomReader
 
             return DicomReader(path, settings)
+        case "dicom-direct":
+            from wsi_ihc.slides.dicom_direct import DirectDicomReader
+
+            return DirectDicomReader(path, settings)
         case "image":
             from wsi_ihc.slides.image import open_image
 

@@ -39,12 +39,13 @@ class OpenSlideReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
+        file = _file(path)
         try:
-            self._slide = openslide.OpenSlide(_file(path))
+            self._slide = openslide.OpenSlide(file)
         except openslide.OpenSlideUnsupportedFormatError:
             raise NotForThisReader("unknown format") from None
         except openslide.OpenSlideError as error:
-            raise NotForThisReader(str(error)) from None
+            raise NotForThisReader(str(error).replace(f"Reading {file}: ", "")) from None
         self._slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_MB * 1_000_000))
         facts = self._slide.properties
         self._bounds = _bounds(self._slide)

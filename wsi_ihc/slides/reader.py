@@ -40,7 +40,7 @@ class SlideReader(Protocol):
     path: Path | None
     """Where it was opened from; None for a slide in memory."""
     name: str
-    """Which reader this is: openslide, tiffslide, tiff, dicom, image or memory."""
+    """Which reader this is: openslide, tiffslide, tiff, dicom, dicom-direct, image or memory."""
     levels: tuple[Level, ...]
     """Finest first; never a label, macro or thumbnail."""
     mpp: float | None

@@ -1,0 +1,118 @@
+"""DICOM whole slides that OpenSlide and wsidicom refuse for their headers, decoded frame by frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.config import SlideSettings
+from wsi_ihc.errors import UnreadableSlideError
+from wsi_ihc.geometry import Region
+from wsi_ihc.slides import pixel_size
+from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
+from wsi_ihc.slides.dicom import series_files
+from wsi_ihc.slides.dicom_frames import decode, unwrapped
+from wsi_ihc.slides.dicom_instance import Instance, read_instance
+from wsi_ihc.slides.dicom_order import goes_down_columns
+from wsi_ihc.slides.reader import NotForThisReader, pyramid
+
+
+class DirectDicomReader:
+    """The levels of one DICOM series, read with nothing but the facts that decoding needs.
+
+    Memory bound: ``settings.cache_mb`` of decoded frames, the places of frames (16 bytes each) and one frame a thread.
+
+    Raises:
+        UnreadableSlideError: truncated.
+        UnsupportedSlideError: not 8-bit RGB.
+        NotForThisReader: no whole-slide image, or laid out in a way that is not decoded here.
+    """
+
+    name = "dicom-direct"
+
+    def __init__(self, path: Path, settings: SlideSettings) -> None:
+        self.path: Path | None = path
+        self._instances = _levels([read_instance(file) for file in series_files(path)])
+        base = self._instances[0]
+        self.levels = pyramid([instance.size for instance in self._instances])
+        believed = pixel_size.settle(base.spacing, settings.mpp)
+        self.mpp = believed.mpp
+        self.notices: tuple[str, ...] = believed.notices
+        told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
+        self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
+        self._cache = TileCache(settings.cache_mb * 1_000_000)
+        self._files = [instance.file.open("rb", buffering=0) for instance in self._instances]
+        self._lock = Lock()
+        self._settle_order()
+
+    def _settle_order(self) -> None:
+        """Ask the pixels where the header does not say in which order the frames lie."""
+        for level, instance in enumerate(self._instances):
+            if instance.places is not None or instance.order != "unstated":
+                continue
+            down = goes_down_columns(instance.grid, partial(self._frame, level))
+            self._instances[level] = replace(instance, order="columns" if down else "rows")
+            if down:
+                told = f"level {level}: the header places no frame; by their borders they go down the columns"
+                self.notices = (*self.notices, told)
+
+    def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        instance = self._instances[level]
+
+        def fetch(row: int, column: int) -> Pixels | None:
+            return self._cache.get((level, row, column), partial(self._tile, level, row, column))
+
+        return assemble(region, instance.size, instance.tile, fetch)
+
+    def _tile(self, level: int, row: int, column: int) -> Pixels | None:
+        frame = self._instances[level].frame(row, column)
+        return None if frame is None else self._frame(level, frame)
+
+    def _frame(self, level: int, frame: int) -> Pixels:
+        instance = self._instances[level]
+        data = self._bytes(level, *map(int, instance.spans[frame]))
+        try:
+            content = data if instance.coding == "native" else unwrapped(data)
+            return decode(content, instance.coding, instance.tile, instance.photometric, instance.planar)
+        except Exception as error:  # each codec has its own exceptions, and every one means the same here
+            raise UnreadableSlideError(
+                f"{self.path}: damaged at level {level}, frame {frame + 1} of {instance.file.name}"
+                f" ({' '.join(str(error).split()) or type(error).__name__})"
+            ) from error
+
+    def _bytes(self, level: int, start: int, end: int) -> bytes:
+        file = self._files[level]
+        try:
+            if hasattr(os, "pread"):  # needs no shared position, so threads do not wait for each other
+                return os.pread(file.fileno(), end - start, start)
+            with self._lock:
+                file.seek(start)
+                return file.read(end - start)
+        except (OSError, ValueError) as error:
+            raise UnreadableSlideError(f"{self.path}: cannot be read any more ({error})") from error
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._cache.clear()
+
+
+def _levels(found: list[Instance | None]) -> list[Instance]:
+    """The largest instance and those that show the same field smaller, finest first; of equals the first."""
+    instances = sorted((instance for instance in found if instance), key=lambda instance: -instance.size.width)
+    if not instances:
+        raise NotForThisReader("the series has labels and overviews, but no slide")
+    levels = instances[:1]
+    for instance in instances[1:]:
+        expected = levels[0].size.height * instance.size.width / levels[0].size.width
+        same_field = abs(expected - instance.size.height) <= 1.5 + 0.005 * expected
+        if same_field and instance.size.width < levels[-1].size.width:
+            levels.append(instance)
+    return levels

@@ -1,0 +1,186 @@
+"""What the header of a DICOM whole-slide file says about one level, checked and without the patient."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
+
+from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.geometry import Size
+from wsi_ihc.slides.dicom_frames import CODINGS, Coding, Spans, encapsulated_spans, native_spans
+from wsi_ihc.slides.pixel_size import check_plane
+from wsi_ihc.slides.reader import NotForThisReader
+
+PHOTOMETRIC = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+LARGEST_FRAME = 400_000_000
+"""Pixels of a frame, which is decoded whole."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One file of a series: a level in frames that are its tiles."""
+
+    file: Path
+    size: Size
+    tile: Size
+    spans: Spans
+    places: Mapping[tuple[int, int], int] | None
+    """Frame of each row and column of tiles; None when all are there, one after the other."""
+    order: Literal["rows", "columns", "unstated"]
+    """How frames without places follow each other."""
+    coding: Coding
+    photometric: str
+    planar: bool
+    spacing: tuple[float, float] | None
+    """Stated um/px in x and y."""
+    objective: str | None
+
+    @property
+    def grid(self) -> Size:
+        """Number of tiles in height and width."""
+        return Size(-(-self.size.height // self.tile.height), -(-self.size.width // self.tile.width))
+
+    def frame(self, row: int, column: int) -> int | None:
+        """Index of the frame at a place among the tiles, None when it was never scanned."""
+        if self.places is not None:
+            return self.places.get((row, column))
+        return column * self.grid.height + row if self.order == "columns" else row * self.grid.width + column
+
+
+def read_instance(file: Path) -> Instance | None:
+    """The level in ``file``; None for a label, an overview or a thumbnail.
+
+    Memory bound: the header, and 16 bytes a frame.
+
+    Raises:
+        NotForThisReader: no whole-slide image, or laid out in a way that is not decoded here.
+        UnreadableSlideError: truncated.
+        UnsupportedSlideError: not 8-bit RGB.
+    """
+    try:
+        with warnings.catch_warnings(), file.open("rb") as stream:
+            warnings.simplefilter("ignore")  # pydicom's, about formalities of the header
+            header = pydicom.dcmread(stream, stop_before_pixels=True)
+            if header.get("SOPClassUID") != VLWholeSlideMicroscopyImageStorage:
+                raise NotForThisReader("not a whole-slide image")
+            return _checked(file, header, stream) if _is_volume(header) else None
+    except SlideError:
+        raise
+    except Exception as error:  # a damaged header raises anything
+        raise NotForThisReader(f"its header cannot be followed, {' '.join(str(error).split())}") from error
+
+
+def _is_volume(header: Dataset) -> bool:
+    """Whether this is the tissue. A file that does not say is taken for it, unless it shows the label."""
+    role = header.get("ImageType")
+    return "VOLUME" in role if role else header.get("SpecimenLabelInImage") != "YES"
+
+
+def _checked(file: Path, header: Dataset, stream: BinaryIO) -> Instance:
+    size = Size(int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
+    tile = Size(int(header.Rows), int(header.Columns))
+    check_plane(file, size)
+    _check_samples(file, header)
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    if obstacle := _obstacle(header, syntax, tile):
+        raise NotForThisReader(obstacle)
+    count = int(header.get("NumberOfFrames", 1))
+    try:
+        if CODINGS[syntax] == "native":
+            spans = native_spans(stream, syntax == ImplicitVRLittleEndian, count, 3 * tile.height * tile.width)
+        else:
+            spans = encapsulated_spans(stream, count, header.get("ExtendedOffsetTable", b""))
+    except ValueError as error:
+        raise UnreadableSlideError(f"{file}: {error}; copy or download it again") from error
+    return Instance(
+        file,
+        size,
+        tile,
+        spans,
+        _places(header, size, tile, count),
+        "rows" if header.get("DimensionOrganizationType") == "TILED_FULL" else "unstated",
+        CODINGS[syntax],
+        header.PhotometricInterpretation,
+        bool(header.get("PlanarConfiguration", 0)),
+        _spacing(header),
+        _objective(header),
+    )
+
+
+def _check_samples(file: Path, header: Dataset) -> None:
+    """Refuse pixels that are not 8-bit RGB.
+
+    Raises:
+        UnsupportedSlideError: saying what was found instead.
+    """
+    samples = (header.SamplesPerPixel, header.BitsAllocated, header.PhotometricInterpretation)
+    if samples[:2] != (3, 8) or samples[2] not in PHOTOMETRIC:
+        raise UnsupportedSlideError(
+            f"{file}: 8-bit brightfield RGB expected, found {samples[0]} x {samples[1]} bits, {samples[2]}"
+        )
+
+
+def _obstacle(header: Dataset, syntax: str, tile: Size) -> str | None:
+    """Why the frames cannot be decoded here, or None when they can."""
+    if syntax not in CODINGS:
+        return f"transfer syntax {syntax} is not decoded"
+    if CODINGS[syntax] == "native" and header.PhotometricInterpretation not in ("RGB", "YBR_FULL"):
+        return f"{header.PhotometricInterpretation} without compression is not decoded"
+    if "ConcatenationUID" in header:
+        return "it is one part of a concatenation"
+    if not 0 < tile.height * tile.width <= LARGEST_FRAME:
+        return f"frames of {tile.width} x {tile.height} px are not decoded"
+    return None
+
+
+def _places(header: Dataset, size: Size, tile: Size, count: int) -> Mapping[tuple[int, int], int] | None:
+    """Where the frames belong. Further focal planes and optical paths come after the first, which alone is shown.
+
+    Raises:
+        NotForThisReader: the frames do not fill a grid of tiles.
+    """
+    rows, columns = -(-size.height // tile.height), -(-size.width // tile.width)
+    positions = [_position(group) for group in header.get("PerFrameFunctionalGroupsSequence", ())]
+    if header.get("DimensionOrganizationType") == "TILED_FULL" or not any(positions):
+        if rows * columns > count:
+            raise NotForThisReader(f"{count} frames are too few for {columns} x {rows} tiles")
+        return None
+    places: dict[tuple[int, int], int] = {}
+    for frame, position in enumerate(positions[:count]):
+        if position is None or position[0] % tile.height or position[1] % tile.width:
+            raise NotForThisReader(f"frame {frame + 1} lies beside the grid of tiles")
+        places.setdefault((position[0] // tile.height, position[1] // tile.width), frame)
+    return places
+
+
+def _position(group: Dataset) -> tuple[int, int] | None:
+    """Top and left of a frame in the plane; DICOM counts pixels from 1."""
+    for place in group.get("PlanePositionSlideSequence", ()):
+        return (
+            int(place.RowPositionInTotalImagePixelMatrix) - 1,
+            int(place.ColumnPositionInTotalImagePixelMatrix) - 1,
+        )
+    return None
+
+
+def _spacing(header: Dataset) -> tuple[float, float] | None:
+    """Millimetres between rows, then columns, as um/px in x, y. The imaged volume's size is too often made up."""
+    shared = header.get("SharedFunctionalGroupsSequence") or header.get("PerFrameFunctionalGroupsSequence") or ()
+    for measures in (measure for group in shared[:1] for measure in group.get("PixelMeasuresSequence", ())):
+        if spacing := measures.get("PixelSpacing"):
+            return float(spacing[1]) * 1000, float(spacing[0]) * 1000
+    return None
+
+
+def _objective(header: Dataset) -> str | None:
+    for optics in header.get("OpticalPathSequence", ()):
+        if power := optics.get("ObjectiveLensPower"):
+            return f"{float(power):g}"
+    return None
