@@ -14,6 +14,8 @@ from wsi_ihc.errors import WsiIhcError
 
 COMMANDS = {
     "convert": "Stain a whole slide: H&E in, virtual IHC pyramid out.",
+    "batch": "Stain many slides, each in a process of its own; continues where it was.",
+    "status": "Where a batch stands: done, running, failed and why, waiting.",
     "info": "What a slide is, and how convert would read it.",
     "tissue": "Find the tissue of a slide; write the mask as GeoJSON or PNG.",
     "verify": "Check an output: levels, scale, tiles, provenance.",

@@ -1,0 +1,154 @@
+"""One conversion in a process of its own: what starts it, what it says, how it ended and what that means."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from wsi_ihc.config import ConversionSettings
+from wsi_ihc.errors import GeneratorError, StorageError
+
+ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
+"""Slide, output, settings and whether to overwrite: the command line that converts it."""
+
+# -P: a folder named wsi_ihc where the user happens to stand is not the package.
+_PROGRAM = (sys.executable, "-P", "-m", "wsi_ihc")
+SUPERVISED = "WSI_IHC_SUPERVISED"
+"""Tells the command line that this process supervises it: no second child then, and it ends when we do."""
+_TAIL_BYTES = 4096
+_BY_THE_SLIDE = frozenset((1, 2, 3, 4))
+"""Exit codes that the same slide with the same settings would meet again; the others blame the machine."""
+
+
+def convert_command(slide: Path, output: Path, settings: ConversionSettings, overwrite: bool) -> list[str]:
+    """``wsi-ihc convert`` with every setting that differs from its default."""
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
+    assignments = [
+        f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
+        for section, values in changed.items()
+        for key, value in values.items()
+    ]
+    options = [word for assignment in assignments for word in ("--set", assignment)]
+    return [*_PROGRAM, "convert", str(slide), "-o", str(output), *options, *(["--overwrite"] if overwrite else [])]
+
+
+def generator_fingerprint(name: str) -> str:
+    """What a generator calls itself and the sha256 of its weights, asked of a child so that this process stays small.
+
+    Raises:
+        GeneratorError: there is none, or it cannot be used.
+    """
+    command = [*_PROGRAM, "weights", "show", name, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GeneratorError(_last_line(done.stderr) or f"generator {name}: cannot be used")
+    card = json.loads(done.stdout)
+    return f"{card['name']} {card['sha256']}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended."""
+
+    ok: bool
+    reason: str = ""
+    retry: bool = True
+    """Whether the machine is to blame: the next run then tries again unasked."""
+
+
+@dataclass
+class Child:
+    """A running conversion."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    begins: int
+    """Where this attempt begins in the log."""
+    started: float
+    stopped: str = ""
+    """Why we ended it."""
+
+    @classmethod
+    def start(cls, command: list[str], log: Path, environment: Mapping[str, str], why: str) -> Child:
+        """Output goes to ``log``. Linux ends the child when the thread that calls this ends.
+
+        Raises:
+            StorageError: the log cannot be written.
+        """
+        try:
+            with log.open("ab") as stream:
+                head = f"--- {datetime.now().astimezone().isoformat(timespec='seconds')}{f', {why}' if why else ''}\n"
+                stream.write(f"{head}{subprocess.list2cmdline(command)}\n".encode(errors="surrogateescape"))
+                stream.flush()
+                begins = stream.tell()
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment, SUPERVISED: str(os.getpid())},
+                    # The terminal's Ctrl-C is for the batch, which then ends its children in good order.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StorageError(f"{log}: the log cannot be written ({error.strerror})") from None
+        return cls(process, log, begins, time.monotonic())
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def said(self) -> str:
+        """The last line of this attempt."""
+        return _last_line(self._tail())
+
+    def stop(self, why: str, number: int = signal.SIGINT) -> None:
+        self.stopped = self.stopped or why
+        if self.process.poll() is None:
+            # The child leads a group of its own, so what it has started goes with it.
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended
+                os.killpg(self.process.pid, number)
+
+    def ending(self) -> Ending | None:
+        """None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code == 0:
+            return Ending(True)
+        if self.stopped:
+            return Ending(False, self.stopped, retry=False)
+        if code < 0:
+            return _explain_signal(-code)
+        return Ending(False, self.said() or f"ended with exit code {code}", code not in _BY_THE_SLIDE)
+
+    def _tail(self) -> str:
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(self.begins, self.log.stat().st_size - _TAIL_BYTES))
+                return stream.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+def _last_line(text: str) -> str:
+    """The command's own last line, else the last of whatever was written."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("wsi-ihc: ")]
+    return (own or lines or [""])[-1].removeprefix("wsi-ihc: ").removeprefix("Error: ")
+
+
+def _explain_signal(number: int) -> Ending:
+    name = signal.Signals(number).name
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        return Ending(False, f"{name}: ended from outside, or by the system for want of memory")
+    return Ending(False, f"{name}: the reader's own code crashed; check the file, or try another --reader", retry=False)

@@ -1,0 +1,92 @@
+"""What a slide needs: nothing, because it is done or has failed for good, or a conversion, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_ihc.batch.recipe import Recipe, differences
+from wsi_ihc.batch.records import SlideRecord, read_sidecar
+from wsi_ihc.ometiff.provenance import sidecar_path
+
+Action = Literal["convert", "keep", "adopt", "leave", "refuse"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``convert``: run it. ``keep``: done already. ``adopt``: done, but its batch died before it wrote so.
+
+    ``leave``: failed before, and nothing has changed since. ``refuse``: an output is in the way that is not ours.
+    """
+
+    action: Action
+    why: str = ""
+    overwrite: bool = False
+    """Replace the output that exists."""
+    anew: bool = False
+    """Nothing of earlier work can be used."""
+    replaces: str | None = None
+    """Of the output that exists and is to be replaced: its sha256."""
+
+
+def decide(
+    output: Path, record: SlideRecord | None, recipe: Recipe, *, retry_failed: bool = False, overwrite: bool = False
+) -> Decision:
+    """Settled by the record of the slide, the output and its sidecar."""
+    attempted = record is not None and bool(record.recipe)
+    changed = "; ".join(differences(record.recipe, recipe)) if record and attempted else ""
+    if output.exists():
+        made = finished_file(output)
+        if record is None or not attempted:
+            if overwrite:
+                return Decision("convert", "replaces an output that no batch made", True, True, made.get("sha256"))
+            return Decision("refuse", f"{output.name} exists and no batch made it; move it, or give --overwrite")
+        return _with_output(record, made, changed, _store(output).exists(), overwrite, retry_failed)
+    if record is None or not attempted:
+        return Decision("convert")
+    if changed:
+        return Decision("convert", changed, anew=True)
+    if record.state == "failed" and not record.retry and not retry_failed:
+        return Decision("leave", record.reason)
+    if record.state == "done":
+        return Decision("convert", "its output is gone", anew=True)
+    return Decision("convert", "continues" if record.attempts else "")
+
+
+def finished_file(output: Path) -> Mapping[str, Any]:
+    """What the sidecar tells of the file; empty when the two do not belong together."""
+    told = read_sidecar(sidecar_path(output)).get("file")
+    try:
+        agrees = isinstance(told, dict) and told["bytes"] == output.stat().st_size and bool(told["sha256"])
+    except (OSError, KeyError):
+        return {}
+    return told if agrees and isinstance(told, dict) else {}
+
+
+def _with_output(
+    record: SlideRecord, made: Mapping[str, Any], changed: str, store: bool, overwrite: bool, retry_failed: bool
+) -> Decision:
+    sha256 = made.get("sha256")
+    if record.state == "done":
+        if changed:
+            return Decision("convert", changed, True, True, sha256)
+        if sha256 is None:
+            return Decision("convert", "its output and its sidecar do not agree", True, True)
+        if sha256 == record.sha256:
+            return Decision("keep")
+        if overwrite:
+            return Decision("convert", "replaces an output that no batch made", True, True, sha256)
+        return Decision("keep", "its output was replaced by hand; left as it is, --overwrite makes it anew")
+    fresh = sha256 is not None and sha256 != record.replaces
+    if fresh and not changed:
+        # Named but not tidied up: the conversion itself finishes that.
+        return Decision("convert", "continues") if store else Decision("adopt")
+    if record.state == "failed" and not changed and not record.retry and not retry_failed:
+        return Decision("leave", record.reason)
+    return Decision("convert", changed or "continues", True, bool(changed), sha256)
+
+
+def _store(output: Path) -> Path:
+    return output.with_name(output.name + ".blocks.zarr")

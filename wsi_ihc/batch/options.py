@@ -1,0 +1,57 @@
+"""How a cohort is worked through, and how children side by side share the machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_ihc.batch.claims import STALE_AFTER_S
+from wsi_ihc.config import ConversionSettings
+from wsi_ihc.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a cohort is worked through."""
+
+    jobs: int | None = None
+    """Slides at a time, among which the processor's threads are divided; by default 1, or one for each GPU."""
+    gpus: tuple[str, ...] = ()
+    """One child for each, which sees no other."""
+    retry_failed: bool = False
+    overwrite: bool = False
+    """Replace outputs that no batch has made."""
+    timeout_s: float | None = None
+    """For one slide."""
+    cache: Path | None = None
+    cache_bytes: int | None = None
+    stale_after_s: float = STALE_AFTER_S
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError for more jobs than GPUs."""
+        if self.gpus and self.at_once > len(self.gpus):
+            raise SettingsError(f"--jobs {self.jobs}: there are {len(self.gpus)} GPUs, and each takes one slide")
+
+    @property
+    def at_once(self) -> int:
+        return self.jobs or len(self.gpus) or 1
+
+    def seats(self) -> list[dict[str, str]]:
+        """The environment of each child that may run at a time."""
+        common = {"OMP_NUM_THREADS": str(max(1, processors() // self.at_once))} if self.at_once > 1 else {}
+        own = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus] or [{} for _ in range(self.at_once)]
+        return [common | seat for seat in own[: self.at_once]]
+
+
+def with_threads(settings: ConversionSettings, jobs: int) -> ConversionSettings:
+    """Children side by side share the processor, unless the user has said how many threads each may have."""
+    if jobs == 1 or settings.compute.threads:
+        return settings
+    threads = max(2, min(8, processors() // jobs + 1))
+    return settings.model_copy(update={"compute": settings.compute.model_copy(update={"threads": threads})})
+
+
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

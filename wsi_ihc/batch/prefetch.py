@@ -1,0 +1,135 @@
+"""Slides on slow storage, copied to a fast local disk ahead of their turn. Bounded; gone when the slide is done."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsi_ihc.batch.claims import birth, machine
+from wsi_ihc.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "wsi-ihc-cache-"
+_OWNER = "owner"
+_CHUNK_BYTES = 8 << 20
+# Several files that only together are a slide, scattered in a folder that may hold much else: read where they are.
+_SCATTERED = (".dcm", ".vms", ".vmu")
+
+
+@dataclass
+class Cache:
+    """Copies in ``folder``, one at a time in a thread of its own, of at most ``limit_bytes`` together."""
+
+    folder: Path
+    limit_bytes: int
+    _used: int = 0
+    _sizes: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closing: threading.Event = field(default_factory=threading.Event)
+    _copier: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "wsi-ihc-prefetch"))
+
+    @classmethod
+    def open(cls, parent: Path, limit_bytes: int | None) -> Cache:
+        """A folder of this process in ``parent``; those of processes that are dead are removed.
+
+        Without a limit, half of what is free.
+
+        Raises:
+            StorageError: ``parent`` cannot be written.
+        """
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_orphans(parent)
+            folder = parent / f"{_PREFIX}{os.getpid()}-{birth(os.getpid())}"
+            folder.mkdir(exist_ok=True)
+            (folder / _OWNER).write_text(f"{machine()}\n{os.getpid()}\n{birth(os.getpid())}\n")
+            return cls(folder, limit_bytes or shutil.disk_usage(parent).free // 2)
+        except OSError as error:
+            raise StorageError(f"{parent}: the cache cannot be written ({error.strerror})") from None
+
+    def has_room(self, slide: Path) -> bool:
+        """Whether a copy fits now. A slide larger than the whole cache never waits: it is read where it is."""
+        size = source_bytes(slide)
+        return self._used + size <= self.limit_bytes or size > self.limit_bytes
+
+    def fetch(self, name: str, slide: Path) -> Future[Path]:
+        """Begins to copy; the result is where to read the slide: its own place when it cannot be copied."""
+        size = source_bytes(slide)
+        if size > self.limit_bytes or slide.suffix.lower() in _SCATTERED or not slide.exists():
+            done: Future[Path] = Future()
+            done.set_result(slide)
+            return done
+        with self._lock:
+            self._used += size
+            self._sizes[name] = size
+        return self._copier.submit(self._copy, name, slide)
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        with self._lock:
+            self._used -= self._sizes.pop(name, 0)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._copier.shutdown(cancel_futures=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _copy(self, name: str, slide: Path) -> Path:
+        # The file keeps its name: it is in the provenance, and a run that was cut off knows its slide by it.
+        folder = self.folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in _parts(slide):
+                copied = folder / part.name
+                if part.is_dir():
+                    shutil.copytree(part, copied, copy_function=self._copy_file)
+                else:
+                    self._copy_file(part, copied)
+        except OSError as error:
+            if not self._closing.is_set():
+                logger.warning("%s: read where it is, it cannot be copied to the cache (%s)", slide, error)
+            shutil.rmtree(folder, ignore_errors=True)
+            return slide
+        return folder / slide.name
+
+    def _copy_file(self, source: str | Path, target: str | Path) -> None:
+        with open(source, "rb") as reading, open(target, "wb") as writing:
+            while chunk := reading.read(_CHUNK_BYTES):
+                if self._closing.is_set():
+                    raise InterruptedError(errno.EINTR, "the run ends")
+                writing.write(chunk)
+
+
+def source_bytes(slide: Path) -> int:
+    """Of all files that belong to the slide, as far as its name tells; 0 when it is missing."""
+    return sum(file.stat().st_size for part in _parts(slide) for file in _files(part))
+
+
+def _parts(slide: Path) -> list[Path]:
+    companion = slide.with_suffix("")
+    return [slide, companion] if slide.suffix.lower() == ".mrxs" and companion.is_dir() else [slide]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (file for file in path.rglob("*") if file.is_file())
+    elif path.is_file():
+        yield path
+
+
+def _remove_orphans(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            where, process, born = (folder / _OWNER).read_text().split()
+        except (OSError, ValueError):
+            continue
+        if where == machine() and birth(int(process)) != born:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""What can be known before the first slide: a night is too long to find it out in the morning."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from wsi_ihc.batch.cohort import Entry
+from wsi_ihc.batch.prefetch import source_bytes
+from wsi_ihc.batch.recipe import make_recipe
+from wsi_ihc.batch.records import Records
+from wsi_ihc.errors import SettingsError, StorageError
+
+_GROWTH = {"jpeg": 1.0, "deflate": 6.0}
+"""Bytes of output for a byte of slide, rather too many than too few: most slides are JPEG at twice the resolution."""
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the output folder and the one for records.
+
+    Raises:
+        StorageError: it cannot be made or written.
+    """
+    records = Records(folder)
+    try:
+        records.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: the output folder cannot be made ({error.strerror})") from None
+    for place in (folder, records.folder):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(f"{place}: the output folder cannot be written; check its permissions")
+
+
+def missing(entries: Sequence[Entry]) -> list[Entry]:
+    """Slides that are not there; they fail, and keep nobody else from being stained."""
+    return [entry for entry in entries if not entry.slide.exists()]
+
+
+def check_owners(entries: Sequence[Entry], folder: Path) -> None:
+    """Another cohort in the same folder may have used an output's name for another slide.
+
+    Raises:
+        SettingsError: it has.
+    """
+    records = Records(folder)
+    for entry in entries:
+        record = records.read(entry.name)
+        if record is None or record.slide == str(entry.slide) or not record.recipe or not Path(record.slide).exists():
+            continue
+        if record.recipe.get("source") != make_recipe(entry.slide, entry.settings, "")["source"]:
+            raise SettingsError(
+                f"{entry.output(folder)} was made from {record.slide}, and {entry.slide} would replace it; "
+                "choose another folder, or another name in the output column of --csv"
+            )
+
+
+def needed_bytes(entries: Sequence[Entry], folder: Path, jobs: int) -> int:
+    """Rough space for the outputs that are still to come, and for those in the making, which exist twice."""
+    sizes = [
+        source_bytes(entry.slide) * _GROWTH[entry.settings.output.compression]
+        for entry in entries
+        if not entry.output(folder).exists()
+    ]
+    return int(sum(sizes) + sum(sorted(sizes)[-jobs:]))
+
+
+def check_space(entries: Sequence[Entry], folder: Path, jobs: int) -> None:
+    """Raises StorageError when the disk of ``folder`` cannot hold what is to come."""
+    needed = needed_bytes(entries, folder, jobs)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(
+            f"{folder}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; make room, "
+            "choose another disk, or give --no-space-check if you know better"
+        )

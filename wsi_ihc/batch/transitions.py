@@ -1,0 +1,86 @@
+"""How a slide's record changes: before its first attempt, when one begins, and when one ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wsi_ihc.batch.children import Ending
+from wsi_ihc.batch.cohort import Entry
+from wsi_ihc.batch.decisions import Decision, finished_file
+from wsi_ihc.batch.prefetch import source_bytes
+from wsi_ihc.batch.recipe import Recipe, digest
+from wsi_ihc.batch.records import SlideRecord, read_sidecar
+from wsi_ihc.ometiff.provenance import sidecar_path
+
+
+def fresh(entry: Entry, folder: Path) -> SlideRecord:
+    """Waiting, never attempted."""
+    return SlideRecord(slide=str(entry.slide), output=entry.output(folder).name, source_bytes=source_bytes(entry.slide))
+
+
+def begun(record: SlideRecord, entry: Entry, recipe: Recipe, decision: Decision) -> SlideRecord:
+    """Running in this process."""
+    return _changed(
+        record,
+        slide=str(entry.slide),
+        state="running",
+        reason="",
+        retry=True,
+        recipe=dict(recipe),
+        digest=digest(recipe),
+        seconds=0.0 if decision.anew else record.seconds,
+        replaces=decision.replaces,
+        source_bytes=source_bytes(entry.slide),
+        attempts=record.attempts + 1,
+        process=os.getpid(),
+        host=socket.gethostname(),
+        started=_now(),
+        ended=None,
+        version=version("wsi-ihc"),
+    )
+
+
+def finished(record: SlideRecord, output: Path) -> SlideRecord:
+    """Done, when the output and its sidecar are really there."""
+    made = finished_file(output)
+    if not made:
+        return failed(record, Ending(False, f"{output.name}: ended well, but the output and its sidecar are not there"))
+    run: Mapping[str, Any] = read_sidecar(sidecar_path(output)).get("run", {})
+    return _changed(
+        record,
+        state="done",
+        reason="",
+        megapixels=run.get("megapixels") or record.megapixels,
+        sha256=made["sha256"],
+        replaces=None,
+        ended=_now(),
+    )
+
+
+def failed(record: SlideRecord, ending: Ending) -> SlideRecord:
+    """Ended without an output."""
+    return _changed(record, state="failed", reason=ending.reason, retry=ending.retry, ended=_now())
+
+
+def interrupted(record: SlideRecord) -> SlideRecord:
+    """It waits for the next run, which continues it."""
+    return _changed(record, state="waiting", reason="interrupted", ended=_now())
+
+
+def after(record: SlideRecord, seconds: float) -> SlideRecord:
+    """So much more work has gone into it."""
+    return _changed(record, seconds=round(record.seconds + seconds, 1))
+
+
+def _changed(record: SlideRecord, **update: Any) -> SlideRecord:
+    return record.model_copy(update=update)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
