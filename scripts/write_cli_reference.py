@@ -44,7 +44,7 @@ Made from `wsi_ihc/config.py` by `python scripts/write_cli_reference.py`.
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEADER, *_pages(cli, click.Context(cli, info_name="wsi-ihc"))])
+    return "\n".join([HEADER, *_pages(cli, click.Context(cli, info_name="wsi-ihc", **cli.context_settings))])
 
 
 def _pages(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -52,7 +52,7 @@ def _pages(command: click.Command, context: click.Context) -> Iterator[str]:
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             assert child is not None
-            yield from _pages(child, click.Context(child, info_name=name, parent=context, max_content_width=110))
+            yield from _pages(child, click.Context(child, info_name=name, parent=context))
         return
     yield f"## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
 

@@ -153,7 +153,14 @@ def test_an_interrupt_is_one_line_and_resumable(tmp_path: Path) -> None:
     slide = tmp_path / "slide.tiff"
     write_slide(slide, stained_island(5000, 5000))
     output, store = tmp_path / "out.ome.tiff", tmp_path / "out.ome.tiff.blocks.zarr"
-    process = subprocess.Popen(_command(slide, output), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        _command(slide, output),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not _blocks(store):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)

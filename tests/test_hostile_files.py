@@ -21,11 +21,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Imported here so that the forked children need not: seconds each, over hundreds of files.
 from tests.conftest import stained_island, write_slide
 
 MUTATIONS = int(os.environ.get("WSI_IHC_MUTATIONS", "40"))
 DEADLINE_S = 30
+
+# Children are forked from a fresh process that has everything loaded and no threads: imports cost seconds each, and a
+# fork of the tests' own process, whose OpenMP threads stay behind, would hang.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["wsi_ihc.cli.convert", "wsi_ihc.convert", "wsi_ihc.slides.dicom", "wsi_ihc.slides.tiffslide"]
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Outcome:
 def convert_in_a_child(slide: Path, output: Path) -> Outcome:
     """``wsi-ihc convert`` of ``slide`` in a forked process that a crash or a hang cannot take us down with."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_convert, args=(slide, output, sender))
+    child = FORKS.Process(target=_convert, args=(slide, output, sender))
     started = time.monotonic()
     child.start()
     sender.close()
@@ -64,7 +70,10 @@ def convert_in_a_child(slide: Path, output: Path) -> Outcome:
     if child.is_alive():
         child.kill()
         child.join()
-    said = receiver.recv() if receiver.poll() else ""
+    try:
+        said = receiver.recv() if receiver.poll() else ""
+    except EOFError:  # it ended without a word
+        said = ""
     assert child.exitcode is not None
     return Outcome(child.exitcode, said, seconds)
 

@@ -1,5 +1,5 @@
-// Opens FILE as QuPath does and writes every resolution to FOLDER/LEVEL.rgb: width and height as two big-endian
-// integers, then interleaved RGB bytes. Prints one line of what the metadata says.
+// Opens FILE as QuPath does and prints one line of what the metadata says. With a FOLDER also writes every resolution
+// to FOLDER/LEVEL.rgb: width and height as two big-endian integers, then interleaved RGB bytes.
 import java.io.BufferedOutputStream;
 import java.io.DataOutputStream;
 import java.nio.file.Files;
@@ -23,7 +23,7 @@ public class ReadLevels {
           metadata.getPixelsPhysicalSizeX(0).value(UNITS.MICROMETER),
           metadata.getPixelsPhysicalSizeY(0).value(UNITS.MICROMETER),
           metadata.getObjectiveNominalMagnification(0, 0), metadata.getImageName(0));
-      for (int level = 0; level < reader.getResolutionCount(); level++) {
+      for (int level = 0; arguments.length > 1 && level < reader.getResolutionCount(); level++) {
         reader.setResolution(level);
         write(reader, Path.of(arguments[1], level + ".rgb"));
       }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def convert(
     wsi-ihc convert slide.svs --generator mymodel --device cuda --dry-run
     """
     settings = conversion_settings(values)
+    # Threads of the generator that spin while they wait take the cores from reading, encoding and their neighbours.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_to_terminal(quiet, verbose)
     from wsi_ihc.convert import convert_slide, estimate_conversion
     from wsi_ihc.generators import tune_allocator
