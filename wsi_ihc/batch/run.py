@@ -27,7 +27,7 @@ from wsi_ihc.errors import StorageError
 
 _TICK_S = 0.2
 _SAID_S = 1.0
-_OTHERS_S = 3.0
+_OTHERS_S = 1.0
 _SUMMARY_S = 30.0
 _GRACE_S = 20.0
 """For a child that was asked to end, before it is killed."""

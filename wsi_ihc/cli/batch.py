@@ -148,6 +148,8 @@ def _refuse_with_scheduler(settings: ConversionSettings, options: BatchOptions) 
         return
     if options.gpus:
         raise SettingsError("--gpus: with --scheduler the workers bring their own; start one worker for each GPU")
+    if options.at_once > 1:
+        raise SettingsError("--jobs: with --scheduler each slide has all the workers, so they go one by one")
     if options.cache:
         raise SettingsError("--cache: the workers of --scheduler could not read a copy that only this machine has")
 
