@@ -142,13 +142,14 @@ def refuse_collisions(entries: Sequence[Entry]) -> None:
         SettingsError: naming both.
     """
     seen: dict[str, Entry] = {}
-    for entry in entries:
-        other = seen.setdefault(entry.name.lower(), entry)
-        if other is not entry:
-            raise SettingsError(
-                f"{other.slide} and {entry.slide} would both become {entry.name}.ome.tiff; "
-                "give one of them another name in the output column of --csv"
-            )
+    pairs = [(seen.setdefault(entry.name.lower(), entry), entry) for entry in entries]
+    if clashes := [(first, entry) for first, entry in pairs if first is not entry]:
+        first, entry = clashes[0]
+        more = f" (and {len(clashes) - 1} more)" if len(clashes) > 1 else ""
+        raise SettingsError(
+            f"{first.slide} and {entry.slide} would both become {entry.name}.ome.tiff{more}; "
+            "give one of them another name in the output column of --csv"
+        )
 
 
 def shard(entries: Sequence[Entry], index: int, count: int) -> list[Entry]:
