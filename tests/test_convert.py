@@ -22,6 +22,7 @@ from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.convert import convert_slide, estimate_conversion
 from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
+from wsi_ihc.evaluation.seams import seam_score
 from wsi_ihc.executors import run_serial
 from wsi_ihc.ometiff import verify_ome_tiff
 from wsi_ihc.store import files
@@ -102,7 +103,7 @@ def test_a_cluster_of_processes_writes_the_same_bytes(
     options = {"generator__name": bundle, "generator__calibration_px": 128, "compute__precision": "float32"}
     convert_slide(small_slide.name, tmp_path / "here.ome.tiff", _settings("tiling.core_px=512", **options))
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=str(tmp_path)
     ) as cluster:
         options["compute__scheduler"] = cluster.scheduler_address
         convert_slide(small_slide.name, tmp_path / "there.ome.tiff", _settings("tiling.core_px=512", **options))
@@ -319,3 +320,45 @@ def test_resampled_working_plane_is_independent_of_the_grid(tmp_path: Path) -> N
         assert report.provenance.scale == pytest.approx(2.5)
     np.testing.assert_array_equal(*planes)
     assert planes[0].shape == (1160, 1240, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_two_grids_on_a_real_slide(shared_data: Path, tiny_bundles: dict[str, Path], tmp_path: Path) -> None:
+    """Calibrated InstanceNorm on a section of skin: the same pixels from cores of 512 and of 1,536, and no seams."""
+    slide = shared_data / "slides/aperio_svs_cmu1_small_region/CMU-1-Small-Region.svs"
+    options = {"generator__name": str(tiny_bundles["resnet-instance"]), "generator__calibration_px": 256}
+    planes = []
+    for core in (512, 1536):
+        settings = _settings(
+            f"tiling.core_px={core}", compute__precision="float32", output__compression="deflate", **options
+        )
+        planes.append(tifffile.imread(convert_slide(slide, tmp_path / f"{core}.ome.tiff", settings).output))
+    assert planes[0].std() > 5
+    assert abs(planes[0].astype(int) - planes[1]).max() <= 1
+    # Tissue has edges of its own on these lines: no more of a step than the H&E shows there.
+    source = tifffile.imread(slide)[:2560, :2048]
+    assert seam_score(planes[0][:2560, :2048], 512).gradient <= seam_score(source, 512).gradient
+
+
+@pytest.mark.slow
+def test_the_published_way_shows_seams_and_ours_does_not(tiny_bundles: dict[str, Path], tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tiff"
+    write_slide(slide, stained_island(2560, 2560))
+    scores = {}
+    for normalisation in ("tile", "calibrated"):
+        settings = _settings(
+            "tiling.core_px=512",
+            generator__name=str(tiny_bundles["resnet-instance"]),
+            generator__normalisation=normalisation,
+            tissue__source="none",
+            # JPEG subsamples colour within each tile, which leaves a faint step of its own in saturated noise.
+            output__compression="deflate",
+        )
+        output = convert_slide(slide, tmp_path / f"{normalisation}.ome.tiff", settings).output
+        scores[normalisation] = seam_score(tifffile.imread(output), 512)
+    # Statistics of its own give each tile a tone of its own; the halo leaves no hard edge between them.
+    assert scores["tile"].dab > 1.5
+    assert scores["tile"].dab_p < 0.01
+    assert scores["calibrated"].dab == pytest.approx(1, abs=0.25)
+    assert scores["calibrated"].dab_p > 0.05

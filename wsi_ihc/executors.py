@@ -73,7 +73,13 @@ def _client(job: StainingJob) -> Generator[Client]:
     if address is None:
         threads = job.settings.compute.threads or default_threads()
         with Client(
-            processes=False, n_workers=1, threads_per_worker=threads, dashboard_address=None, memory_limit=0
+            processes=False,
+            n_workers=1,
+            threads_per_worker=threads,
+            memory_limit=0,
+            # Their web pages cannot be turned off: nobody else may reach them, and two runs must not share a port.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
         ) as client:
             yield client
         return
