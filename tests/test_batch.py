@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -337,6 +338,8 @@ class TestDecisions:
     def test_failures_are_tried_again_when_the_machine_was_to_blame(self, tmp_path: Path) -> None:
         output = tmp_path / "a.ome.tiff"
         record = SlideRecord(slide="a", output="a", state="failed", reason="bad", retry=False, recipe={"source": "1"})
+        assert decide(output, record, {"source": "1"}).action == "convert", "another version may know better"
+        record = record.model_copy(update={"version": version("wsi-ihc")})
         assert decide(output, record, {"source": "1"}).action == "leave"
         assert decide(output, record, {"source": "1"}, retry_failed=True).action == "convert"
         assert decide(output, record, {"source": "2"}).action == "convert"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def find_slides(given: Path, *, recursive: bool = False) -> Iterator[Path]:
     Raises:
         SettingsError: a folder without slides.
     """
-    given = given.absolute()
+    given = _absolute(given)
     if not given.is_dir() or is_dicom_folder(given):
         yield given
         return
@@ -175,6 +176,11 @@ def _inside(folder: Path, recursive: bool) -> Iterator[Path]:
                 yield from _inside(path, recursive)
 
 
+def _absolute(path: Path) -> Path:
+    """Without dots, so that a slide that is named twice is one slide; links stay, for their names are what counts."""
+    return Path(os.path.abspath(path))
+
+
 def _has_mark(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
@@ -186,7 +192,7 @@ def _has_mark(path: Path) -> bool:
 def _entry(table: Path, number: int, row: dict[str, str], settings: ConversionSettings) -> Entry:
     if not row["slide"]:
         raise SettingsError(f"{table}: line {number} names no slide")
-    slide = (table.absolute().parent / Path(row["slide"]).expanduser()).absolute()
+    slide = _absolute(table.absolute().parent / Path(row["slide"]).expanduser())
     name = _OUTPUT_SUFFIX.sub("", row.get("output", "")) or output_name(slide)
     if "/" in name or "\\" in name or name.startswith("."):
         raise SettingsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ def decide(
         return Decision("convert")
     if changed:
         return Decision("convert", changed, anew=True)
-    if record.state == "failed" and not record.retry and not retry_failed:
+    if _for_good(record) and not retry_failed:
         return Decision("leave", record.reason)
     if record.state == "done":
         return Decision("convert", "its output is gone", anew=True)
@@ -83,9 +84,14 @@ def _with_output(
     if fresh and not changed:
         # Named but not tidied up: the conversion itself finishes that.
         return Decision("convert", "continues") if store else Decision("adopt")
-    if record.state == "failed" and not changed and not record.retry and not retry_failed:
+    if _for_good(record) and not changed and not retry_failed:
         return Decision("leave", record.reason)
     return Decision("convert", changed or "continues", True, bool(changed), sha256)
+
+
+def _for_good(record: SlideRecord) -> bool:
+    """The slide's own failure, which only another version of wsi-ihc might not meet again."""
+    return record.state == "failed" and not record.retry and record.version == version("wsi-ihc")
 
 
 def _store(output: Path) -> Path:

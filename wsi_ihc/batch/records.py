@@ -85,7 +85,7 @@ class Records:
 
     def outputs(self) -> frozenset[Path]:
         """Absolute paths of what was or will be made here."""
-        return frozenset((self.output / record.output).absolute() for _, record in self.all())
+        return frozenset(Path(os.path.abspath(self.output / record.output)) for _, record in self.all())
 
 
 def write_whole(path: Path, text: str) -> None:
