@@ -429,9 +429,8 @@ BATCH = """
 import sys
 from pathlib import Path
 from tests.test_batch import Listener, slides, work
-from wsi_ihc.cli.batch import _interrupt
 import signal
-signal.signal(signal.SIGTERM, _interrupt)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 entries = slides(Path(sys.argv[1]), a="good", b="hangs", c="good")
 try:
     work(entries, Path(sys.argv[2]))

@@ -16,6 +16,7 @@ from wsi_ihc.batch.children import Child, ConvertCommand, Ending, convert_comman
 from wsi_ihc.batch.claims import BEAT_S, Claims
 from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.decisions import Decision, decide
+from wsi_ihc.batch.interrupts import Interrupts, noted_interrupts
 from wsi_ihc.batch.options import BatchOptions, with_threads
 from wsi_ihc.batch.prefetch import Cache
 from wsi_ihc.batch.recipe import Recipe, make_recipe
@@ -79,10 +80,11 @@ def run_batch(
         Claims(records.folder, options.stale_after_s), cache, seats, deque(entries),
     )  # fmt: skip
     watcher.begin(len(entries))
-    try:
-        run.work()
-    finally:
-        run.close()
+    with noted_interrupts() as run.interrupts:
+        try:
+            run.work()
+        finally:
+            run.close()
     return run.results
 
 
@@ -103,17 +105,20 @@ class _Run:
     running: list[_Job] = field(default_factory=list)
     elsewhere: dict[str, Entry] = field(default_factory=dict)
     beaten: float = field(default_factory=time.monotonic)
+    interrupts: Interrupts = field(default_factory=Interrupts)
     asked: float = 0.0
     summarised: float = 0.0
 
     def work(self) -> None:
         while self.pending or self.ready or self.running or self.elsewhere:
+            self.interrupts.check()
             self._beat()
             for job in list(self.running):
                 self._watch(job)
             self._ask_others()
             while self.pending and self._wants_more():
                 self._consider(self.pending.popleft())
+                self.interrupts.check()
                 self._beat()
             while self.seats and self.ready and self.ready[0].source.done():
                 self._start(self.ready.popleft())
@@ -128,7 +133,7 @@ class _Run:
             assert job.child
             job.child.stop("interrupted")
         try:
-            _await_end(self.running)
+            self._await_end()
         finally:
             for job in self.running:
                 assert job.child
@@ -142,6 +147,13 @@ class _Run:
                 self.cache.close()
             with suppress(StorageError):
                 write_summary(self.records)
+
+    def _await_end(self) -> None:
+        deadline, asked = time.monotonic() + _GRACE_S, self.interrupts.count
+        while any(job.child and job.child.process.poll() is None for job in self.running):
+            if time.monotonic() > deadline or self.interrupts.count > asked:
+                return
+            time.sleep(_TICK_S / 4)
 
     def _wants_more(self) -> bool:
         """With a cache one slide more than can run is copied ahead for every seat."""
@@ -280,9 +292,3 @@ class _Run:
             write_summary(self.records)
             # A large cohort's page takes a while; it must not become what the batch does.
             self.summarised = time.monotonic()
-
-
-def _await_end(jobs: Sequence[_Job]) -> None:
-    deadline = time.monotonic() + _GRACE_S
-    while time.monotonic() < deadline and any(job.child and job.child.process.poll() is None for job in jobs):
-        time.sleep(_TICK_S / 4)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -95,10 +94,6 @@ def _run(entries: Sequence[Entry], output: Path, options: BatchOptions, quiet: b
     from wsi_ihc.batch import run_batch
     from wsi_ihc.cli.batch_display import batch_display
 
-    # A queue's limit or a closed terminal ends the run in good order, as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
     with batch_display(quiet) as display:
         results = run_batch(entries, output, options, display)
     failed = {name: record for name, record in results.items() if record.state != "done"}
@@ -191,7 +186,3 @@ def _part(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise SettingsError(f"--shard {text}: expected I/N with I from 1 to N, for example 1/4")
     return int(index), int(count)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
