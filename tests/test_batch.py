@@ -394,6 +394,30 @@ class TestRun:
         assert results["b_ihc"].state == "done"
         assert time.monotonic() - started < 20
 
+    def test_a_disk_that_fills_up_ends_the_run_in_good_order(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entries = slides(tmp_path / "in", a="good", b="hangs", c="good")
+        write = Records.write
+
+        def fills_up(records: Records, name: str, record: SlideRecord) -> None:
+            if record.state == "done":
+                raise StorageError("the disk is full")
+            write(records, name, record)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Records, "write", fills_up)
+            with pytest.raises(StorageError, match="full"):
+                work(entries, tmp_path / "out", BatchOptions(jobs=2))
+        assert {name: record.state for name, record in read_cohort(Records(tmp_path / "out")).items()} == {
+            "a_ihc": "waiting", "b_ihc": "waiting", "c_ihc": "waiting",
+        }  # fmt: skip
+        (tmp_path / "in" / "b.svs").write_text("good")
+        results = work(entries, tmp_path / "out")
+        # The first had been finished: what its record could not say, output and sidecar do.
+        assert (results["a_ihc"].state, results["a_ihc"].attempts) == ("done", 1)
+        assert {record.state for record in results.values()} == {"done"}
+
     def test_two_batches_on_one_folder_share_the_work(self, tmp_path: Path) -> None:
         entries = slides(tmp_path / "in", **{f"s{number}": "slow" for number in range(6)})
         outcomes: list[dict[str, SlideRecord]] = []

@@ -104,6 +104,11 @@ class Claims:
             if seen and seen.token == own.token:
                 self._path(name).unlink(missing_ok=True)
 
+    def release_all(self) -> None:
+        """Gives up whatever is still held."""
+        for name in list(self._held):
+            self.release(name)
+
     def owner(self, name: str) -> Claim | None:
         """Who is at work on ``name``, for all that can be told at once: an owner on this machine is known to live."""
         claim = _read(self._path(name))

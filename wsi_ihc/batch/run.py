@@ -143,6 +143,8 @@ class _Run:
             with suppress(StorageError):
                 for job in jobs:
                     self._give_back(job)
+            with suppress(StorageError):
+                self.claims.release_all()
             if self.cache:
                 self.cache.close()
             with suppress(StorageError):

@@ -128,7 +128,9 @@ def _preview(entries: Sequence[Entry], output: Path, options: BatchOptions) -> i
     for entry, words in preview(entries, output, options):
         click.echo(f"{entry.slide} -> {entry.output(output).name}: {words}")
     needed = needed_bytes(entries, output, options.at_once)
-    click.echo(f"{len(entries)} slides, {options.at_once} at a time; about {needed / 1e9:.1f} GB are needed")
+    click.echo(
+        f"{len(entries)} slides, {options.at_once} at a time; about {max(1, round(needed / 1e6)):,} MB are needed"
+    )
     return 0
 
 
