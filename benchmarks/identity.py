@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runs import convert, draw_slide, machine, median
+from runs import convert, machine, median, repeated_slide
 
 from wsi_ihc import open_slide
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    source = arguments.slide or draw_slide(arguments.folder, arguments.side)
+    source = arguments.slide or repeated_slide(arguments.folder, arguments.side)
     slide = open_slide(source)
     megapixels = slide.levels[0].size.height * slide.levels[0].size.width / 1e6
     slide.close()

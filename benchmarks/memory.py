@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runs import convert, draw_slide, machine
+from runs import convert, machine, repeated_slide
 
 
 def main() -> None:
@@ -16,14 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sides", type=int, nargs="+", default=[4000, 16000, 40000])
-    parser.add_argument("--share", type=float, default=0.6, help="Share of the slide that is tissue.")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{machine()}; phantoms with {arguments.share:.0%} tissue, identity\n")
+    print(f"{machine()}; phantoms that are all tissue, identity\n")
     print("| side, px | Mpx of blocks | seconds | peak MB | of the smallest |\n|---|---|---|---|---|")
     first = None
     for side in arguments.sides:
-        source = draw_slide(arguments.folder, side, arguments.share)
+        source = repeated_slide(arguments.folder, side)
         output = arguments.folder / "memory.ome.tiff"
         seconds, account = convert(source, output, "--generator", "identity")
         peak = account["peak_memory_mb"]

@@ -8,9 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import tifffile
 
 from wsi_ihc.generators.device import describe_device
 
@@ -44,6 +46,47 @@ def draw_slide(folder: Path, side_px: int, share: float = 1.0) -> Path:
         options = ["--her2", "2+", "--size", f"{side_px}x{side_px}", "--seed", "5", "--sparse", str(share), "--quiet"]
         timed([sys.executable, "-m", "wsi_ihc", "phantom", "-o", str(path), *options])
     return path
+
+
+def repeated_slide(folder: Path, side_px: int, period_px: int = 4096) -> Path:
+    """A slide of any size, all tissue, from the encoded tiles of one phantom laid side by side: drawn in seconds.
+
+    Every tile is decoded, stained and encoded as if it were the only one of its kind; ``side_px`` is rounded up to
+    whole phantoms.
+    """
+    path = folder / f"repeated_{side_px}.tiff"
+    if path.exists():
+        return path
+    times = -(-side_px // period_px)
+    with tifffile.TiffFile(draw_slide(folder, period_px)) as source, tifffile.TiffWriter(path, bigtiff=True) as target:
+        for level, page in enumerate(source.pages[:3]):
+            assert isinstance(page, tifffile.TiffPage)
+            side = page.imagewidth * times
+            options = {"resolution": (2e4, 2e4), "resolutionunit": "centimeter"} if level == 0 else {"subfiletype": 1}
+            target.write(
+                _repeated_tiles(page, times),
+                shape=(side, side, 3),
+                dtype="uint8",
+                tile=(page.tilelength, page.tilewidth),
+                compression="jpeg",
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                metadata=None,
+                **options,
+            )
+    return path
+
+
+def _repeated_tiles(page: tifffile.TiffPage, times: int) -> Iterator[bytes]:
+    columns = page.imagewidth // page.tilewidth
+    handle = page.parent.filehandle
+    tiles = []
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        handle.seek(offset)
+        tiles.append(handle.read(count))
+    for _ in range(times):
+        for start in range(0, len(tiles), columns):
+            yield from tiles[start : start + columns] * times
 
 
 def full_size_generator(folder: Path, norm: str) -> Path:
