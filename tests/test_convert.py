@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +98,27 @@ def test_dask_and_the_serial_loop_agree(small_slide: Path, tmp_path: Path, monke
 def test_a_cluster_of_processes_writes_the_same_bytes(
     small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers are other processes, in another folder, reached by the scheduler's address; paths here are relative."""
+    """Workers are other processes, in another folder, reached by the scheduler's address, and two conversions at a time
+    share them; paths here are relative."""
     monkeypatch.chdir(small_slide.parent)
     bundle = os.path.relpath(tiny_bundles["resnet-instance"])
-    options = {"generator__name": bundle, "generator__calibration_px": 128, "compute__precision": "float32"}
-    convert_slide(small_slide.name, tmp_path / "here.ome.tiff", _settings("tiling.core_px=512", **options))
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=str(tmp_path)
-    ) as cluster:
-        options["compute__scheduler"] = cluster.scheduler_address
-        convert_slide(small_slide.name, tmp_path / "there.ome.tiff", _settings("tiling.core_px=512", **options))
-    assert (tmp_path / "here.ome.tiff").read_bytes() == (tmp_path / "there.ome.tiff").read_bytes()
+    learned = {"generator__name": bundle, "generator__calibration_px": 128, "compute__precision": "float32"}
+    generators: dict[str, dict[str, object]] = {"learned": learned, "identity": {"generator__name": "identity"}}
+
+    def convert(name: str, where: str, **compute: object) -> bytes:
+        settings = _settings("tiling.core_px=512", **generators[name], **compute)
+        return convert_slide(small_slide.name, tmp_path / f"{name}_{where}.ome.tiff", settings).output.read_bytes()
+
+    here = [convert(name, "here") for name in generators]
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=str(tmp_path)
+        ) as cluster,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        address = cluster.scheduler_address
+        there = list(pool.map(lambda name: convert(name, "there", compute__scheduler=address), generators))
+    assert here == there
 
 
 def _command(slide: Path, output: Path) -> list[str]:

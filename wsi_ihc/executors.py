@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import islice
 
 from dask.distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
@@ -17,7 +19,6 @@ from wsi_ihc.errors import SettingsError
 from wsi_ihc.plan import Batch
 from wsi_ihc.staining import BatchReport, Staining, StainingJob
 
-_PLUGIN = "wsi-ihc-staining"
 _IN_FLIGHT_PER_THREAD = 2
 """Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
 
@@ -34,22 +35,29 @@ def run_dask(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport
     At most two tasks a thread are in flight, so a slide of any size is never a queue of its own size.
     """
     with _client(job) as client:
-        client.register_plugin(_StainingPlugin(job))
+        plugin = _StainingPlugin(job)
+        client.register_plugin(plugin)
         waiting = iter(batches)
         limit = _IN_FLIGHT_PER_THREAD * max(1, sum(client.nthreads().values()))
-        running = as_completed(client.submit(_stain_on_worker, batch, pure=False) for batch in islice(waiting, limit))
-        for future in running:
-            yield future.result()
-            for batch in islice(waiting, 1):
-                running.add(client.submit(_stain_on_worker, batch, pure=False))
+        submit = partial(client.submit, _stain_on_worker, plugin.name, pure=False)
+        running = as_completed(map(submit, islice(waiting, limit)))
+        try:
+            for future in running:
+                yield future.result()
+                for batch in islice(waiting, 1):
+                    running.add(submit(batch))
+        finally:
+            client.unregister_worker_plugin(plugin.name)
 
 
 class _StainingPlugin(WorkerPlugin):
-    """Opens the slide and loads the generator once in every worker, also in one that joins late."""
+    """Opens the slide and loads the generator once in every worker, also in one that joins late.
 
-    name = _PLUGIN
+    Each conversion has its own: several may share a cluster.
+    """
 
     def __init__(self, job: StainingJob) -> None:
+        self.name = f"wsi-ihc-{uuid.uuid4().hex}"
         self._job = job
 
     def setup(self, worker: Worker) -> None:
@@ -59,8 +67,8 @@ class _StainingPlugin(WorkerPlugin):
         self.staining.close()
 
 
-def _stain_on_worker(batch: Batch) -> BatchReport:
-    plugin = get_worker().plugins[_PLUGIN]
+def _stain_on_worker(plugin_name: str, batch: Batch) -> BatchReport:
+    plugin = get_worker().plugins[plugin_name]
     assert isinstance(plugin, _StainingPlugin)
     return plugin.staining.stain(batch)
 
