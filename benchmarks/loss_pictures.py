@@ -23,7 +23,7 @@ _TRUE, _MOVED, _GREY = "#3b4a8c", "#b0743a", "#b8bcc6"
 
 
 def draw_curve(scale: Scale, results: Path, seeds: int, target: Path) -> None:
-    """Small multiples: the weight of the penalty above, the batch below. Bars are intervals over images."""
+    """Small multiples: the weight of the penalty above, the batch below. Intervals are in the table."""
     with rc_context({"font.size": 8}):
         figure = Figure(figsize=(12.5, 5), layout="constrained")
         axes = figure.subplots(2, len(CURVE_MEASURES) + 1)
@@ -54,7 +54,7 @@ def _draw_weights(axes: Sequence[Axes], scale: Scale, results: Path, seeds: int)
     axes[-1].plot(shares, "o-", color=_TRUE, markersize=3)
     axes[-1].set_title("penalty's share of the pull", loc="left", fontsize=9)
     axes[-1].set_xticks(range(len(ticks)), ticks)
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7)
 
 
 def _draw_batches(axes: Sequence[Axes], scale: Scale, results: Path) -> None:
@@ -71,7 +71,7 @@ def _draw_batches(axes: Sequence[Axes], scale: Scale, results: Path) -> None:
             axis.set_xticks(range(len(trials)), [str(trial.batch) for trial in trials])
             axis.set_xlabel("batch, the same number of crops")
     axes[-1].set_title("penalty's share of the pull", loc="left", fontsize=9)
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7)
 
 
 def _line(
@@ -82,9 +82,7 @@ def _line(
     found = [point for point in points if point]
     if not found:
         return
-    bars = [[p.value - p.low for p in found], [p.high - p.value for p in found]]
-    axis.errorbar(places, [p.value for p in found], bars, fmt="o-", color=colour, markersize=3, linewidth=1.2,
-                  elinewidth=0.7, label=label)  # fmt: skip
+    axis.plot(places, [point.value for point in found], "o-", color=colour, markersize=3, linewidth=1.2, label=label)
 
 
 def draw_strips(scale: Scale, results: Path, target: Path, side: int = STRIP_PX) -> None:

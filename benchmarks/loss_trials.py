@@ -70,10 +70,13 @@ class Scale:
     learning_rate: float
     discriminator_learning_rate: float
     ema_decay: float
+    precision: Literal["auto", "float32"] = "auto"
 
 
-CPU = Scale("cpu", 256, 160, 64, blocks=3, channels=16, discriminator_channels=16, dropout=False, crop_px=128, batch=4,
-            steps=500, learning_rate=1e-3, discriminator_learning_rate=4e-4, ema_decay=0.99)  # fmt: skip
+# With so few channels a step is faster in float32: 0.32 s of a core at 128 px, against 0.50 s in bfloat16.
+CPU = Scale("cpu", 256, 160, 64, blocks=3, channels=16, discriminator_channels=16, dropout=False, crop_px=96, batch=4,
+            steps=400, learning_rate=1e-3, discriminator_learning_rate=4e-4, ema_decay=0.99,
+            precision="float32")  # fmt: skip
 GPU = Scale("gpu", 512, 1600, 400, blocks=9, channels=64, discriminator_channels=64, dropout=True, crop_px=384, batch=4,
             steps=40_000, learning_rate=2e-4, discriminator_learning_rate=2e-4, ema_decay=0.999)  # fmt: skip
 TINY = Scale("tiny", 64, 8, 8, blocks=1, channels=4, discriminator_channels=4, dropout=False, crop_px=32, batch=4,
@@ -144,7 +147,7 @@ def settings_of(trial: Trial, scale: Scale, data: Path) -> TrainingSettings:
             ema_decay=scale.ema_decay,
         ),
         schedule=ScheduleSettings(unit="steps", constant=steps // 2, decay=steps - steps // 2),
-        compute=ComputeSettings(),
+        compute=ComputeSettings(precision=scale.precision),
         run=RunSettings(seed=trial.seed, log_every=20, share_every=50, checkpoint_every=200),
     )
 
