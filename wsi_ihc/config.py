@@ -66,8 +66,9 @@ class TissueSettings(Settings):
 class GeneratorSettings(Settings):
     """Which network stains."""
 
-    name: str = "recolour"
-    """A built-in (``recolour``, ``identity``, …), the name of an installed bundle, or the path of a bundle."""
+    name: str = "her2-demo"
+    """The name of a generator (``weights list`` shows them) or the path of a bundle. The default is a demonstration made
+    from drawn tissue; ``recolour`` learns nothing and takes slides of any resolution."""
     normalisation: Literal["auto", "running", "calibrated", "tile"] = "auto"
     """``auto``: running statistics for BatchNorm, calibrated on the slide's tissue for InstanceNorm.
     ``tile`` is the published per-tile behaviour, with its seams, for comparison."""
