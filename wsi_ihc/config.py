@@ -67,8 +67,8 @@ class GeneratorSettings(Settings):
     """Which network stains."""
 
     name: str = "her2-demo"
-    """The name of a generator (``weights list`` shows them) or the path of a bundle. The default is a demonstration made
-    from drawn tissue; ``recolour`` learns nothing and takes slides of any resolution."""
+    """The name of a generator (``weights list`` shows them) or the path of a bundle. The default is a demonstration,
+    made from drawn tissue; ``recolour`` learns nothing and takes slides of any resolution."""
     normalisation: Literal["auto", "running", "calibrated", "tile"] = "auto"
     """``auto``: running statistics for BatchNorm, calibrated on the slide's tissue for InstanceNorm.
     ``tile`` is the published per-tile behaviour, with its seams, for comparison."""
