@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,6 +21,7 @@ from wsi_ihc.generators import (
     build_network,
     fix_normalisation,
     initialise,
+    keep_memory_flat,
     load_generator,
     tune_allocator,
 )
@@ -194,11 +195,11 @@ def test_threads_take_turns() -> None:
     expected = [stainer(window) for window in windows]
     with ThreadPoolExecutor(3) as pool:
         assert all(map(np.array_equal, pool.map(stainer, windows), expected))
-    assert threading.active_count() >= 1
 
 
 def test_tuning_the_allocator_is_harmless() -> None:
-    assert tune_allocator() in (True, False)
+    assert tune_allocator() == sys.platform.startswith("linux")
+    assert keep_memory_flat() == sys.platform.startswith("linux")
     assert np.array_equal(np.ones(1 << 20), np.ones(1 << 20))
 
 

@@ -27,8 +27,8 @@ class SlideSettings(Settings):
     """``auto`` takes the fastest reader that understands the file, and says which."""
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Micrometres per pixel of the slide's level 0, for files that state none or an absurd one."""
-    cache_mb: int = Field(default=96, ge=0)
-    """Decoded source tiles kept for neighbouring blocks; two rows of tiles of a wide slide fit in the default."""
+    cache_mb: int = Field(default=32, ge=0)
+    """Decoded source tiles kept for neighbouring blocks; blocks are taken in an order that needs few."""
 
 
 class ResolutionSettings(Settings):

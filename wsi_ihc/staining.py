@@ -78,7 +78,9 @@ class Staining:
         """Reads, stains, encodes and stores the blocks of ``batch``."""
         tiles = [self.grid.tile(row, column) for row, column in batch]
         started = time.perf_counter()
-        windows = np.stack([self.view.read(tile.window) for tile in tiles])
+        read_windows = [self.view.read(tile.window) for tile in tiles]
+        # A batch of one, the rule on a processor, need not be copied together.
+        windows = np.stack(read_windows) if len(tiles) > 1 else read_windows[0][None]
         read = time.perf_counter()
         # The stainer would make us wait as well; waiting here keeps the queue out of its own time.
         with self._turn if self.stainer.fills_device else nullcontext():

@@ -40,9 +40,13 @@ def convert(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_to_terminal(quiet, verbose)
     from wsi_ihc.convert import convert_slide, estimate_conversion
-    from wsi_ihc.generators import tune_allocator
+    from wsi_ihc.generators import keep_memory_flat, load_generator, tune_allocator
+    from wsi_ihc.generators.networks import LEARNED_KINDS
 
-    tune_allocator()
+    if load_generator(settings.generator.name).card.architecture.kind in LEARNED_KINDS:
+        tune_allocator()
+    else:
+        keep_memory_flat()
     with conversion_progress(quiet) as progress:
         if dry_run:
             estimate = estimate_conversion(slide, settings, progress=progress)

@@ -1,6 +1,6 @@
 """Generators: networks, their weights, their fixed normalisation, and pixels through them."""
 
-from wsi_ihc.generators.allocator import tune_allocator
+from wsi_ihc.generators.allocator import keep_memory_flat, tune_allocator
 from wsi_ihc.generators.bundle import (
     Bundle,
     load_bundle,
@@ -38,6 +38,7 @@ __all__ = [
     "import_checkpoint",
     "initialise",
     "installed_bundles",
+    "keep_memory_flat",
     "list_generators",
     "load_bundle",
     "load_generator",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,22 @@ OPAQUE = 1.5
 """Mean density beyond which a scanner's values are noise."""
 
 
-def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], mpp: float) -> Mask:
-    """Pixels of ink and of blackness, from optical densities at ``mpp`` um/px.
+class InkSigns(NamedTuple):
+    """What a pixel's own densities say of ink, each (height, width) bool.
+
+    Strokes fade into the colours of pale nuclei and eosin: blue and red ink are followed from where they are ink
+    without doubt (``blue``, ``red``) as far as they may be (``bluish``, ``reddish``). The rest is ``certain``.
+    """
+
+    certain: Mask
+    bluish: Mask
+    blue: Mask
+    reddish: Mask
+    red: Mask
+
+
+def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> InkSigns:
+    """Signs of ink and of blackness in optical densities.
 
     Hematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
     red at a sixth of green while taking most of blue, and none is neutral when dark.
@@ -29,14 +45,17 @@ def find_ink(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray
     navy_ink = (red > 1.3) & (red > 1.02 * green) & (blue < 0.75 * red)
     green_ink = (red - green > 0.15) & (blue >= 0.9 * green) & (red > blue)
     black = (palest > 1.0) & (darkest - palest < 0.35 * darkest)
-    # Strokes fade into the colours of pale nuclei and eosin: they are followed from where they are ink without doubt.
     bluish = (red - green > 0.06) & (green < 0.65 * red)
-    blue_ink = hysteresis(bluish, bluish & (red - green > 0.2))
     reddish = (green > 0.8) & (blue > 0.6 * green) & (red < 0.2 * green)
-    red_ink = hysteresis(reddish, reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green))
+    sure_red = reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green)
+    return InkSigns(navy_ink | green_ink | black, bluish, bluish & (red - green > 0.2), reddish, sure_red)
+
+
+def find_ink(signs: InkSigns, mpp: float) -> Mask:
+    """Pixels of ink and of blackness, in strokes no smaller than ``MIN_STROKE_UM``."""
+    ink = signs.certain | hysteresis(signs.bluish, signs.blue) | hysteresis(signs.reddish, signs.red)
     return kept_pieces(
-        blue_ink | navy_ink | green_ink | black | red_ink,
-        lambda label, count: np.bincount(label.ravel(), minlength=count) >= (MIN_STROKE_UM / mpp) ** 2,
+        ink, lambda label, count: np.bincount(label.ravel(), minlength=count) >= (MIN_STROKE_UM / mpp) ** 2
     )
 
 

@@ -26,12 +26,13 @@ Thresholds are therefore set low.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
-from wsi_ihc.tissue.ink import find_ink, under_ink
+from wsi_ihc.tissue.ink import InkSigns, find_ink, ink_signs, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces
 
 DEFAULTS = TissueSettings()
@@ -42,24 +43,55 @@ LOW_SIGNAL = 0.02
 HIGH_SIGNAL = 0.045
 MIN_COLOUR_SHARE = 0.08
 """Of the signal in the density. Pale DAB on grey muscle has 0.10 to 0.17, a coverslip edge 0.025."""
+BAND_PX = 256
+"""Rows that are worked on at a time."""
 MIN_PIECE_PX = 4
 """However coarse the thumbnail, less is noise."""
 
 
 def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = DEFAULTS) -> Mask:
-    """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin."""
-    glass = glass_colour(rgb)
-    red, green, blue = optical_density(rgb, WHITE if glass is None else glass)
-    signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
-    density = (red + green + blue) * np.float32(1 / 3)
-    ink = find_ink(red, green, blue, mpp)
+    """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin.
+
+    Memory bound: some 15 bytes a pixel beside ``rgb``; densities are never held for the whole picture unless there
+    is ink on it.
+    """
+    glass = glass_colour(rgb) or WHITE
+    coloured, strong, signs = _stain_signs(rgb, glass)
+    ink = find_ink(signs, mpp)
+    del signs
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
-    coloured = signal > np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * density)
-    evidence = hysteresis(coloured & ~near_ink, (signal > HIGH_SIGNAL) & ~around_ink)
-    tissue = _with_inked(evidence, near_ink, under_ink(ink, density, mpp), mpp, settings) if ink.any() else evidence
+    evidence = hysteresis(coloured & ~near_ink, strong & ~around_ink)
+    del coloured, strong, around_ink
+    tissue = evidence
+    if ink.any():
+        textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp)
+        tissue = _with_inked(evidence, near_ink, textured, mpp, settings)
     tissue = closed(tissue, settings.closing_um / mpp)
     tissue = without_dust(tissue, evidence, max(MIN_PIECE_PX, settings.min_area_um2 / mpp**2))
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
+
+
+def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> tuple[Mask, Mask, InkSigns]:
+    """What a pixel and its neighbours say: where there may be tissue, where there surely is, and signs of ink.
+
+    Computed in bands of rows, so that no density of the whole picture is ever in memory.
+    """
+    flags = [np.empty(rgb.shape[:2], bool) for _ in range(2 + len(InkSigns._fields))]
+    for inner, outer in _bands(rgb.shape[0]):
+        red, green, blue = optical_density(rgb[outer], glass)
+        signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
+        coloured = signal > np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
+        own = slice(inner.start - outer.start, inner.stop - outer.start)
+        for flag, sign in zip(flags, (coloured, signal > HIGH_SIGNAL, *ink_signs(red, green, blue)), strict=True):
+            flag[inner] = sign[own]
+    return flags[0], flags[1], InkSigns(*flags[2:])
+
+
+def _bands(height: int) -> Iterator[tuple[slice, slice]]:
+    """Rows in bands, and each band with the one row on either side that a 3 x 3 filter sees."""
+    for top in range(0, height, BAND_PX):
+        bottom = min(height, top + BAND_PX)
+        yield slice(top, bottom), slice(max(0, top - 1), min(height, bottom + 1))
 
 
 def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
@@ -89,21 +121,45 @@ def glass_colour(rgb: NDArray[np.uint8]) -> tuple[float, float, float] | None:
     Glass is smooth, bright, and may be grey, yellowish or bluish, but hardly ever magenta, which is what H&E makes
     of tissue. Pure white is what readers paint where nothing was scanned, and says nothing.
     """
-    green = rgb[..., 1]
-    darkest = rgb.min(axis=2)
-    roughness = cv2.morphologyEx(green, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    magenta = (rgb[..., 0].astype(np.int16) + rgb[..., 2]) // 2 - green
-    glassy = (darkest >= 170) & (darkest < 255) & (roughness <= 8) & (magenta <= 12)
-    if glassy.sum() < max(20, 0.002 * green.size):
+    histogram = np.zeros(256, np.int64)
+    for glassy, band in _glassy_bands(rgb):
+        histogram += np.bincount(band[..., 1][glassy], minlength=256)
+    if histogram.sum() < max(20, 0.002 * rgb[..., 1].size):
         return None
-    histogram = np.convolve(np.bincount(green[glassy], minlength=256), np.ones(5), "same")
+    smooth = np.convolve(histogram, np.ones(5), "same")
     # Pale tissue can have a larger peak than the glass between it, never a brighter one.
-    brightest = int(np.flatnonzero(histogram >= 0.15 * histogram.max())[-1])
+    brightest = int(np.flatnonzero(smooth >= 0.15 * smooth.max())[-1])
     start = max(0, brightest - 8)
-    peak = start + int(np.argmax(histogram[start : brightest + 1]))
-    near_peak = glassy & (np.abs(green.astype(np.int16) - peak) <= 6)
-    red, middle, blue = np.median(rgb[near_peak], axis=0)
-    return float(red), float(middle), float(blue)
+    peak = start + int(np.argmax(smooth[start : brightest + 1]))
+    counts = np.zeros((3, 256), np.int64)
+    for glassy, band in _glassy_bands(rgb):
+        near_peak = band[glassy & (np.abs(band[..., 1].astype(np.int16) - peak) <= 6)]
+        counts += [np.bincount(near_peak[:, channel], minlength=256) for channel in range(3)]
+    red, middle, blue = (_median(count) for count in counts)
+    return red, middle, blue
+
+
+def _glassy_bands(rgb: NDArray[np.uint8]) -> Iterator[tuple[Mask, NDArray[np.uint8]]]:
+    """Bands of rows, and which of their pixels may be glass."""
+    for inner, outer in _bands(rgb.shape[0]):
+        own = slice(inner.start - outer.start, inner.stop - outer.start)
+        roughness = cv2.morphologyEx(rgb[outer][..., 1], cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[own]
+        band = rgb[inner]
+        darkest = band.min(axis=2)
+        magenta = (band[..., 0].astype(np.int16) + band[..., 2]) // 2 - band[..., 1]
+        yield (darkest >= 170) & (darkest < 255) & (roughness <= 8) & (magenta <= 12), band
+
+
+def _median(counts: NDArray[np.int64]) -> float:
+    """The median of a histogram's values, the mean of the middle two where they differ."""
+    reached, total = np.cumsum(counts), int(counts.sum())
+    low, high = (int(np.searchsorted(reached, rank, side="right")) for rank in ((total - 1) // 2, total // 2))
+    return (low + high) / 2
+
+
+def _mean_density(densities: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    red, green, blue = densities
+    return (red + green + blue) * np.float32(1 / 3)
 
 
 def optical_density(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> list[NDArray[np.float32]]:
