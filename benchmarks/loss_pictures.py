@@ -31,7 +31,7 @@ def draw_curve(scale: Scale, results: Path, seeds: int, target: Path) -> None:
             axis.spines[["top", "right"]].set_visible(False)
         _draw_weights(axes[0], scale, results, seeds)
         _draw_batches(axes[1], scale, results)
-        figure.savefig(target, dpi=100, facecolor="white", pil_kwargs={"optimize": True})
+        figure.savefig(target, dpi=80, facecolor="white", pil_kwargs={"optimize": True})
 
 
 def _draw_weights(axes: Sequence[Axes], scale: Scale, results: Path, seeds: int) -> None:

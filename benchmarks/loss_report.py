@@ -180,13 +180,15 @@ def _levels(own: dict[System, list[Report]]) -> Iterator[str]:
 
 def _sweeps(scale: Scale, results: Path) -> Iterator[str]:
     measures = [measure_named(key) for key in SWEEP_MEASURES]
-    yield from ("### The weight of the penalty, and the batch", "", "![Sweeps](comparison_sweeps.png)", "")
+    yield from ("### The weight of the penalty, and the batch", "", "![Curves](comparison_sweeps.png)", "")
     yield "Misaligned pairs, the first seed, judged against the true stain; intervals are over images only."
     yield ""
     yield _row(["weight", "batch", "share of the pull", *(f"{m.title} {_ARROWS[m.better]}" for m in measures)])
     yield _row(["---"] * (3 + len(measures)))
     for trial in dict.fromkeys([*weight_sweep(scale), *batch_sweep(scale)]):
         reports = trial_reports([trial], results, "aligned")
+        if not reports:
+            continue
         share = training_means([trial], results).get("share/variance", 0.0)
         cells = [_cell(reports, measure) for measure in measures]
         yield _row([f"{trial.variance_weight:g}", str(trial.batch), f"{share:.0%}", *cells])
