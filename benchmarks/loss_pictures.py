@@ -50,7 +50,7 @@ def _draw_weights(axes: Sequence[Axes], scale: Scale, results: Path, seeds: int)
         axis.set_title(measure_named(key).title, loc="left", fontsize=9)
         axis.set_xticks(range(len(ticks)), ticks)
         axis.set_xlabel("weight of the penalty (x: other seeds)")
-    shares = [training_means([trial], results).get("share/variance", 0.0) for trial in trials]
+    shares = [_share(trial, results) for trial in trials]
     axes[-1].plot(shares, "o-", color=_TRUE, markersize=3)
     axes[-1].set_title("penalty's share of the pull", loc="left", fontsize=9)
     axes[-1].set_xticks(range(len(ticks)), ticks)
@@ -65,13 +65,19 @@ def _draw_batches(axes: Sequence[Axes], scale: Scale, results: Path) -> None:
         for axis, key in zip(axes, CURVE_MEASURES, strict=False):
             _line(axis, trials, results, key, "aligned", colour, label)
             axis.set_title(measure_named(key).title, loc="left", fontsize=9)
-        shares = [training_means([trial], results).get("share/variance", 0.0) for trial in trials]
+        shares = [_share(trial, results) for trial in trials]
         axes[-1].plot(shares, "o-", color=colour, markersize=3)
         for axis in axes:
             axis.set_xticks(range(len(trials)), [str(trial.batch) for trial in trials])
             axis.set_xlabel("batch, the same number of crops")
     axes[-1].set_title("penalty's share of the pull", loc="left", fontsize=9)
     axes[1].legend(frameon=False, fontsize=7)
+
+
+def _share(trial: Trial, results: Path) -> float:
+    """The penalty's share of the gradient; none without it, NaN where the training has not been done."""
+    means = training_means([trial], results)
+    return means.get("share/variance", 0.0) if means else float("nan")
 
 
 def _line(
