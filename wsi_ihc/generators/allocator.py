@@ -14,7 +14,8 @@ _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
 _TOP_PAD_BYTES = 256 << 20
-_PIXELS_BYTES = 1 << 20
+_PIXELS_BYTES = 256 << 10
+"""A decoded tile of 512 px has 768 KiB."""
 
 
 def tune_allocator() -> bool:

@@ -41,9 +41,9 @@ def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueM
             return TissueMask(np.ones((1, 1), bool), float(max(view.size)), view.size)
         case "auto":
             thumbnail = thumbnail_view(view.slide, settings.mpp)
-            pixels = read_thumbnail(thumbnail)
             mpp = _mpp(view.slide) * thumbnail.scale
-            tissue = dilated(tissue_from_thumbnail(pixels, mpp, settings), settings.margin_um / mpp)
+            tissue = tissue_from_thumbnail(read_thumbnail(thumbnail), mpp, settings)
+            tissue = dilated(tissue, settings.margin_um / mpp)
             return TissueMask(tissue, thumbnail.scale / view.scale, view.size)
         case path:
             downsample = max(1.0, settings.mpp / (_mpp(view.slide) * view.scale))

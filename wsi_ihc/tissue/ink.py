@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.tissue.shapes import Mask, dilated, hysteresis, kept_pieces
+from wsi_ihc.tissue.shapes import Mask, dilated, hysteresis, kept_pieces, pixel_counts
 
 MIN_STROKE_UM = 100.0
 """Less than a square of this side is a speck of pigment or a dark fold, not a stroke."""
@@ -54,9 +54,7 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
 def find_ink(signs: InkSigns, mpp: float) -> Mask:
     """Pixels of ink and of blackness, in strokes no smaller than ``MIN_STROKE_UM``."""
     ink = signs.certain | hysteresis(signs.bluish, signs.blue) | hysteresis(signs.reddish, signs.red)
-    return kept_pieces(
-        ink, lambda label, count: np.bincount(label.ravel(), minlength=count) >= (MIN_STROKE_UM / mpp) ** 2
-    )
+    return kept_pieces(ink, lambda label, count: pixel_counts(label, count) >= (MIN_STROKE_UM / mpp) ** 2)
 
 
 def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:

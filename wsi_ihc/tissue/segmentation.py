@@ -27,13 +27,14 @@ Thresholds are therefore set low.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
 from wsi_ihc.tissue.ink import InkSigns, find_ink, ink_signs, under_ink
-from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces
+from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces, pixel_counts
 
 DEFAULTS = TissueSettings()
 WHITE = (245.0, 245.0, 245.0)
@@ -66,6 +67,8 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     if ink.any():
         textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp)
         tissue = _with_inked(evidence, near_ink, textured, mpp, settings)
+    # The picture itself is not needed any more, and it is the largest array here.
+    del rgb
     tissue = closed(tissue, settings.closing_um / mpp)
     tissue = without_dust(tissue, evidence, max(MIN_PIECE_PX, settings.min_area_um2 / mpp**2))
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
@@ -102,14 +105,14 @@ def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, sett
 
 def without_dust(tissue: Mask, evidence: Mask, min_px: float) -> Mask:
     """The pieces with at least ``min_px`` of evidence: closing and ink gave them area that proves nothing."""
-    return kept_pieces(tissue, lambda label, count: np.bincount(label[evidence], minlength=count) >= min_px)
+    return kept_pieces(tissue, lambda label, count: pixel_counts(label, count, evidence) >= min_px)
 
 
 def with_holes(tissue: Mask, ink: Mask, max_px: float) -> Mask:
     """``tissue`` and those of its holes that are at most ``max_px`` large, or ink for more than half."""
 
     def is_filled(label: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
-        area, inked = np.bincount(label.ravel(), minlength=count), np.bincount(label[ink], minlength=count)
+        area, inked = pixel_counts(label, count), pixel_counts(label, count, ink)
         return (area <= max_px) | (inked > 0.5 * area)
 
     return tissue | kept_pieces(enclosed(tissue), is_filled)

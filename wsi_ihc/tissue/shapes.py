@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -18,12 +18,36 @@ def kept_pieces(mask: Mask, judge: Judge) -> Mask:
     count, label = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     keep = judge(np.asarray(label, np.int32), count)
     keep[0] = False
-    return np.asarray(keep[label])
+    return _of_labels(keep, np.asarray(label, np.int32))
+
+
+def pixel_counts(label: NDArray[np.int32], count: int, where: Mask | None = None) -> NDArray[np.int64]:
+    """Pixels of each of ``count`` labels, all of them or those of ``where``.
+
+    In bands of rows: NumPy would first make 64-bit integers of the whole picture.
+    """
+    counts = np.zeros(count, np.int64)
+    for rows in _bands(label.shape[0]):
+        band = label[rows].ravel() if where is None else label[rows][where[rows]]
+        counts += np.bincount(band, minlength=count)
+    return counts
+
+
+def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
+    """``values[label]``, in bands of rows for the same reason."""
+    found = np.empty(label.shape, bool)
+    for rows in _bands(label.shape[0]):
+        found[rows] = values[label[rows]]
+    return found
+
+
+def _bands(height: int) -> Iterator[slice]:
+    return (slice(top, min(height, top + 256)) for top in range(0, height, 256))
 
 
 def hysteresis(low: Mask, high: Mask) -> Mask:
     """The pieces of ``low`` that hold a pixel of ``high``."""
-    return kept_pieces(low, lambda label, count: np.bincount(label[high], minlength=count) > 0)
+    return kept_pieces(low, lambda label, count: pixel_counts(label, count, high) > 0)
 
 
 def enclosed(mask: Mask) -> Mask:
@@ -33,7 +57,7 @@ def enclosed(mask: Mask) -> Mask:
     for edge in (label[0], label[-1], label[:, 0], label[:, -1]):
         open_ones[edge] = True
     open_ones[0] = True
-    return np.asarray(~open_ones[label])
+    return _of_labels(~open_ones, np.asarray(label, np.int32))
 
 
 def dilated(mask: Mask, radius: float) -> Mask:
