@@ -1,10 +1,11 @@
 """Writes docs/cli.md and docs/settings.md from the code itself, so that they are never wrong.
 
-python scripts/write_cli_reference.py
+python scripts/write_cli_reference.py [--check]
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,16 @@ def settings_reference() -> str:
     return "\n".join([*lines, ""])
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Writes both pages; with ``--check`` only says whether they are up to date."""
     docs = Path(__file__).parents[1] / "docs"
-    (docs / "cli.md").write_text(reference(), encoding="utf-8")
-    (docs / "settings.md").write_text(settings_reference(), encoding="utf-8")
+    pages = {docs / "cli.md": reference(), docs / "settings.md": settings_reference()}
+    if "--check" in sys.argv[1:]:
+        return int(any(page.read_text(encoding="utf-8") != text for page, text in pages.items()))
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -13,20 +13,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_slides/README.md"]
 
 
-@pytest.fixture(scope="module")
-def writer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_cli_reference", ROOT / "scripts/write_cli_reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(("page", "function"), [("cli.md", "reference"), ("settings.md", "settings_reference")])
-def test_references_are_up_to_date(page: str, function: str, writer: ModuleType) -> None:
-    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert written == getattr(writer, function)(), "run python scripts/write_cli_reference.py"
+def test_references_are_up_to_date() -> None:
+    """In a process of its own: commands that were called before remember how they were asked for help."""
+    command = [sys.executable, str(ROOT / "scripts/write_cli_reference.py")]
+    result = subprocess.run([*command, "--check"], check=False)
+    assert result.returncode == 0, "run python scripts/write_cli_reference.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
