@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import cv2
 import imagecodecs
@@ -90,7 +91,7 @@ class TileLevel:
         """The whole tile; glass is one stream many times over, and decoded once."""
         if data in self._repeated:
             return self._repeated[data]
-        decoded: NDArray[np.generic] | None
+        decoded: NDArray[Any] | None
         if self.page.compression == JPEG:
             header = self.header(data)
             if (header.height, header.width, header.components) != (self.side, self.side, 3):
