@@ -65,17 +65,21 @@ class SlideView:
                 f"{_name(slide)}: scanned at {offered[0]:.3g} um/px, too coarse for the {mpp:.3g} um/px wanted; "
                 "scan it finer, or choose a generator trained at this resolution"
             )
-        finer = max(level for level in range(len(offered)) if offered[level] < mpp)
-        return cls._resampling(slide, mpp, finer)
+        return cls._resampling(slide, mpp, mpp / slide.mpp)
 
     @classmethod
-    def _resampling(cls, slide: SlideReader, mpp: float, level: int) -> SlideView:
-        assert slide.mpp is not None
-        source = slide.levels[level]
-        scale = mpp / slide.mpp
+    def reduced(cls, slide: SlideReader, scale: float) -> SlideView:
+        """The plane of ``slide`` at ``scale`` level 0 pixels per working pixel, at least 1, whatever its pixel size."""
+        return cls._resampling(slide, slide.mpp * scale if slide.mpp else None, scale)
+
+    @classmethod
+    def _resampling(cls, slide: SlideReader, mpp: float | None, scale: float) -> SlideView:
+        """From the coarsest level that is not coarser than ``scale``."""
+        finer = max(index for index, level in enumerate(slide.levels) if level.downsample <= scale)
+        source = slide.levels[finer]
         factor = scale / source.downsample
         size = Size(max(1, int(source.size.height / factor)), max(1, int(source.size.width / factor)))
-        return cls(slide, size, mpp, scale, level, True)
+        return cls(slide, size, mpp, scale, finer, True)
 
     def read(self, region: Region) -> NDArray[np.uint8]:
         """(height, width, 3) RGB of ``region`` in working pixels; white outside the plane. Thread-safe.

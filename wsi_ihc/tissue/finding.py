@@ -60,11 +60,7 @@ def thumbnail_view(slide: SlideReader, mpp: float) -> SlideView:
         return SlideView.at(slide, None)
     if slide.mpp is not None:
         return SlideView.at(slide, wanted)
-    scale = wanted / pixel
-    level = max(index for index, level in enumerate(slide.levels) if level.downsample <= scale)
-    factor = scale / slide.levels[level].downsample
-    reduced = type(size)(*(max(1, int(side / factor)) for side in slide.levels[level].size))
-    return SlideView(slide, reduced, None, scale, level, True)
+    return SlideView.reduced(slide, wanted / pixel)
 
 
 def read_thumbnail(view: SlideView) -> NDArray[np.uint8]:

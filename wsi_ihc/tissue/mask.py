@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from wsi_ihc.geometry import Region, Size
 
-# Mask pixels beyond the tissue that its softened edge reaches, and one more for the interpolation.
 _REACH = 3
+"""Mask pixels beyond the tissue that its softened edge reaches, and one more for the interpolation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,17 @@ class TissueMask:
     """Of the working plane."""
 
     def fraction(self, region: Region) -> float:
-        """Share of ``region``'s area that is tissue of this plane; mask pixels count by what lies in it."""
+        """Share of ``region``'s area, in working pixels, that is tissue of this plane; 0 to 1.
+
+        A mask pixel counts by the part of it that lies in the region.
+        """
         if region.area == 0:
             return 0.0
         inside = region.intersection(Region(0, 0, *self.size))
-        rows = _overlaps(inside.top, inside.bottom, self.downsample, self.pixels.shape[0])
-        columns = _overlaps(inside.left, inside.right, self.downsample, self.pixels.shape[1])
-        crop = self.pixels[rows[0] : rows[0] + len(rows[1]), columns[0] : columns[0] + len(columns[1])]
-        return min(1.0, float(rows[1] @ crop @ columns[1]) / region.area)
+        row, heights = _overlaps(inside.top, inside.bottom, self.downsample, self.pixels.shape[0])
+        column, widths = _overlaps(inside.left, inside.right, self.downsample, self.pixels.shape[1])
+        crop = self.pixels[row : row + len(heights), column : column + len(widths)]
+        return min(1.0, float(heights @ crop @ widths) / region.area)
 
     def coverage(self, region: Region) -> NDArray[np.float32] | None:
         """(height, width) float32 opacity of the stained pixels over white, or None where it is 1 everywhere.
@@ -48,7 +51,7 @@ class TissueMask:
         """
         if region.area == 0:
             return np.zeros(region.size, np.float32)
-        rows, columns = self._taps(region)
+        rows, columns = self._taps_under(region)
         soft = self._softened(rows, columns)
         if soft.min() == 1:
             return None
@@ -59,12 +62,12 @@ class TissueMask:
         """Whether :meth:`coverage` is above 0 anywhere in ``region``."""
         if region.area == 0:
             return False
-        rows, columns = self._taps(region)
+        rows, columns = self._taps_under(region)
         soft = self._softened(rows, columns)
         # A tap of weight 0 is not seen: at the first and last pixel that decides.
         return bool(soft[np.ix_(rows.seen(), columns.seen())].any())
 
-    def _taps(self, region: Region) -> tuple[_Taps, _Taps]:
+    def _taps_under(self, region: Region) -> tuple[_Taps, _Taps]:
         rows = _taps(region.top, region.height, self.downsample, self.pixels.shape[0])
         return rows, _taps(region.left, region.width, self.downsample, self.pixels.shape[1])
 

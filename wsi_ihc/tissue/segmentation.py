@@ -33,19 +33,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
+from wsi_ihc.tissue.bands import bands
 from wsi_ihc.tissue.ink import InkSigns, find_ink, ink_signs, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces, pixel_counts
 
 DEFAULTS = TissueSettings()
-WHITE = (245.0, 245.0, 245.0)
-"""Glass of a field that shows none: what scanners set white to."""
+ASSUMED_GLASS = (245.0, 245.0, 245.0)
+"""RGB of the glass of a field that shows none: what scanners set white to."""
 LOW_SIGNAL = 0.02
 """Optical density. Bare glass has a standard deviation of 0.0015 to 0.006 in 26 pictures."""
 HIGH_SIGNAL = 0.045
 MIN_COLOUR_SHARE = 0.08
 """Of the signal in the density. Pale DAB on grey muscle has 0.10 to 0.17, a coverslip edge 0.025."""
-BAND_PX = 256
-"""Rows that are worked on at a time."""
 MIN_PIECE_PX = 4
 """However coarse the thumbnail, less is noise."""
 
@@ -56,7 +55,7 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     Memory bound: some 15 bytes a pixel beside ``rgb``; densities are never held for the whole picture unless there
     is ink on it.
     """
-    glass = glass_colour(rgb) or WHITE
+    glass = glass_colour(rgb) or ASSUMED_GLASS
     coloured, strong, signs = _stain_signs(rgb, glass)
     ink = find_ink(signs, mpp)
     del signs
@@ -80,21 +79,13 @@ def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> t
     Computed in bands of rows, so that no density of the whole picture is ever in memory.
     """
     flags = [np.empty(rgb.shape[:2], bool) for _ in range(2 + len(InkSigns._fields))]
-    for inner, outer in _bands(rgb.shape[0]):
-        red, green, blue = optical_density(rgb[outer], glass)
+    for band in bands(rgb.shape[0]):
+        red, green, blue = optical_density(rgb[band.seen], glass)
         signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
         coloured = signal > np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
-        own = slice(inner.start - outer.start, inner.stop - outer.start)
         for flag, sign in zip(flags, (coloured, signal > HIGH_SIGNAL, *ink_signs(red, green, blue)), strict=True):
-            flag[inner] = sign[own]
+            flag[band.rows] = sign[band.own]
     return flags[0], flags[1], InkSigns(*flags[2:])
-
-
-def _bands(height: int) -> Iterator[tuple[slice, slice]]:
-    """Rows in bands, and each band with the one row on either side that a 3 x 3 filter sees."""
-    for top in range(0, height, BAND_PX):
-        bottom = min(height, top + BAND_PX)
-        yield slice(top, bottom), slice(max(0, top - 1), min(height, bottom + 1))
 
 
 def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
@@ -125,8 +116,8 @@ def glass_colour(rgb: NDArray[np.uint8]) -> tuple[float, float, float] | None:
     of tissue. Pure white is what readers paint where nothing was scanned, and says nothing.
     """
     histogram = np.zeros(256, np.int64)
-    for glassy, band in _glassy_bands(rgb):
-        histogram += np.bincount(band[..., 1][glassy], minlength=256)
+    for glassy, pixels in _glassy_bands(rgb):
+        histogram += np.bincount(pixels[..., 1][glassy], minlength=256)
     if histogram.sum() < max(20, 0.002 * rgb[..., 1].size):
         return None
     smooth = np.convolve(histogram, np.ones(5), "same")
@@ -135,22 +126,21 @@ def glass_colour(rgb: NDArray[np.uint8]) -> tuple[float, float, float] | None:
     start = max(0, brightest - 8)
     peak = start + int(np.argmax(smooth[start : brightest + 1]))
     counts = np.zeros((3, 256), np.int64)
-    for glassy, band in _glassy_bands(rgb):
-        near_peak = band[glassy & (np.abs(band[..., 1].astype(np.int16) - peak) <= 6)]
+    for glassy, pixels in _glassy_bands(rgb):
+        near_peak = pixels[glassy & (np.abs(pixels[..., 1].astype(np.int16) - peak) <= 6)]
         counts += [np.bincount(near_peak[:, channel], minlength=256) for channel in range(3)]
-    red, middle, blue = (_median(count) for count in counts)
-    return red, middle, blue
+    red, green, blue = (_median(count) for count in counts)
+    return red, green, blue
 
 
 def _glassy_bands(rgb: NDArray[np.uint8]) -> Iterator[tuple[Mask, NDArray[np.uint8]]]:
     """Bands of rows, and which of their pixels may be glass."""
-    for inner, outer in _bands(rgb.shape[0]):
-        own = slice(inner.start - outer.start, inner.stop - outer.start)
-        roughness = cv2.morphologyEx(rgb[outer][..., 1], cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[own]
-        band = rgb[inner]
-        darkest = band.min(axis=2)
-        magenta = (band[..., 0].astype(np.int16) + band[..., 2]) // 2 - band[..., 1]
-        yield (darkest >= 170) & (darkest < 255) & (roughness <= 8) & (magenta <= 12), band
+    for band in bands(rgb.shape[0]):
+        roughness = cv2.morphologyEx(rgb[band.seen][..., 1], cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[band.own]
+        pixels = rgb[band.rows]
+        darkest = pixels.min(axis=2)
+        magenta = (pixels[..., 0].astype(np.int16) + pixels[..., 2]) // 2 - pixels[..., 1]
+        yield (darkest >= 170) & (darkest < 255) & (roughness <= 8) & (magenta <= 12), pixels
 
 
 def _median(counts: NDArray[np.int64]) -> float:

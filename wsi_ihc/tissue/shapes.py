@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_ihc.tissue.bands import bands
 
 Mask = NDArray[np.bool_]
 Judge = Callable[[NDArray[np.int32], int], NDArray[np.bool_]]
@@ -15,10 +18,16 @@ Judge = Callable[[NDArray[np.int32], int], NDArray[np.bool_]]
 
 def kept_pieces(mask: Mask, judge: Judge) -> Mask:
     """The 8-connected pieces of ``mask`` that ``judge`` keeps."""
-    count, label = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    keep = judge(np.asarray(label, np.int32), count)
+    count, label = _labelled(mask, connectivity=8)
+    keep = judge(label, count)
     keep[0] = False
-    return _of_labels(keep, np.asarray(label, np.int32))
+    return _of_labels(keep, label)
+
+
+def _labelled(mask: Mask, connectivity: Literal[4, 8]) -> tuple[int, NDArray[np.int32]]:
+    """How many labels there are, and the label of each pixel: 0 outside ``mask``, then 1, 2, … for its pieces."""
+    count, label = cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)
+    return count, np.asarray(label, np.int32)
 
 
 def pixel_counts(label: NDArray[np.int32], count: int, where: Mask | None = None) -> NDArray[np.int64]:
@@ -27,22 +36,18 @@ def pixel_counts(label: NDArray[np.int32], count: int, where: Mask | None = None
     In bands of rows: NumPy would first make 64-bit integers of the whole picture.
     """
     counts = np.zeros(count, np.int64)
-    for rows in _bands(label.shape[0]):
-        band = label[rows].ravel() if where is None else label[rows][where[rows]]
-        counts += np.bincount(band, minlength=count)
+    for band in bands(label.shape[0]):
+        labels = label[band.rows]
+        counts += np.bincount(labels.ravel() if where is None else labels[where[band.rows]], minlength=count)
     return counts
 
 
 def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
     """``values[label]``, in bands of rows for the same reason."""
     found = np.empty(label.shape, bool)
-    for rows in _bands(label.shape[0]):
-        found[rows] = values[label[rows]]
+    for band in bands(label.shape[0]):
+        found[band.rows] = values[label[band.rows]]
     return found
-
-
-def _bands(height: int) -> Iterator[slice]:
-    return (slice(top, min(height, top + 256)) for top in range(0, height, 256))
 
 
 def hysteresis(low: Mask, high: Mask) -> Mask:
@@ -52,12 +57,12 @@ def hysteresis(low: Mask, high: Mask) -> Mask:
 
 def enclosed(mask: Mask) -> Mask:
     """Pixels outside ``mask`` that are cut off by it from the edge of the picture."""
-    count, label = cv2.connectedComponents((~mask).view(np.uint8), connectivity=4)
+    count, label = _labelled(~mask, connectivity=4)
     open_ones = np.zeros(count, bool)
     for edge in (label[0], label[-1], label[:, 0], label[:, -1]):
         open_ones[edge] = True
     open_ones[0] = True
-    return _of_labels(~open_ones, np.asarray(label, np.int32))
+    return _of_labels(~open_ones, label)
 
 
 def dilated(mask: Mask, radius: float) -> Mask:
