@@ -26,7 +26,6 @@ from wsi_ihc.errors import DataSetError
 
 Layout = Literal["folders", "ab", "side_by_side"]
 
-HER2_LEVELS = ("0", "1+", "2+", "3+")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 SPLITS = ("train", "val", "valid", "validation", "test")
 

@@ -6,15 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.geometry import Size
-
-if TYPE_CHECKING:
-    from wsi_ihc.phantom import Her2
+from wsi_ihc.her2 import HER2_LEVELS, Her2
 
 BESIDE = "beside"
 SPARSE = 0.05
@@ -31,7 +28,7 @@ SPARSE = 0.05
 )
 @click.option(
     "--her2",
-    type=click.Choice(["0", "1+", "2+", "3+"]),
+    type=click.Choice(HER2_LEVELS),
     default="3+",
     show_default=True,
     help="HER2 level of the tumour.",

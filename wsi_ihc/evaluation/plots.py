@@ -13,7 +13,7 @@ from wsi_ihc.errors import SettingsError
 from wsi_ihc.evaluation.recipes import Measure
 from wsi_ihc.evaluation.stain import HISTOGRAM_BINS, HISTOGRAM_OD
 from wsi_ihc.evaluation.summary import ALL, groups_of
-from wsi_ihc.pairs import HER2_LEVELS
+from wsi_ihc.her2 import HER2_LEVELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +86,7 @@ def dab_plots(
     for level in (*HER2_LEVELS, None):
         members = np.array([own == level for own in levels])
         if members.any():
-            label = level or "no level"
+            label: str = level or "no level"
             scatter.plot(
                 real[members], made[members], "o", color=LEVEL_COLOURS[level], markersize=4, alpha=0.7, label=label
             )

@@ -13,11 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.evaluation.fidelity import ssim_plane
+from wsi_ihc.stains import DAB, EOSIN, HAEMATOXYLIN, Vector
 
-# Ruifrok and Johnston's vectors, the ones that ImageJ and scikit-image ship.
-_HAEMATOXYLIN = (0.650, 0.704, 0.286)
-_EOSIN = (0.072, 0.990, 0.105)
-_DAB = (0.268, 0.570, 0.776)
 _OPTICAL_DENSITY = -np.log10(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
 
 BROWN_OD = 0.2
@@ -28,7 +25,8 @@ HAEMATOXYLIN_RANGE = 1.0
 """Data range of the haematoxylin SSIM, in optical density: what a dark nucleus reaches."""
 
 
-def _unmixing(first: tuple[float, ...], second: tuple[float, ...]) -> NDArray[np.float32]:
+def _unmixing(first: Vector, second: Vector) -> NDArray[np.float32]:
+    """Matrix (3, 3) from densities in red, green, blue to amounts of both stains and of what neither explains."""
     a, b = (np.array(vector) / np.linalg.norm(vector) for vector in (first, second))
     normal = np.cross(a, b)
     rows = np.stack([a, b, normal / np.linalg.norm(normal)])
@@ -37,12 +35,11 @@ def _unmixing(first: tuple[float, ...], second: tuple[float, ...]) -> NDArray[np
 
 def unmix(image: NDArray[np.uint8], stains: Literal["h-dab", "h-e"]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Optical density planes (height, width): haematoxylin, then DAB or eosin; negative where the hue misses."""
-    second = _DAB if stains == "h-dab" else _EOSIN
+    second = DAB if stains == "h-dab" else EOSIN
     density = cv2.LUT(image, _OPTICAL_DENSITY)
-    separated = cv2.transform(density, _unmixing(_HAEMATOXYLIN, second)[:2])
-    return np.asarray(cv2.extractChannel(separated, 0), np.float32), np.asarray(
-        cv2.extractChannel(separated, 1), np.float32
-    )
+    separated = cv2.transform(density, _unmixing(HAEMATOXYLIN, second)[:2])
+    haematoxylin, other = (np.asarray(cv2.extractChannel(separated, stain), np.float32) for stain in (0, 1))
+    return haematoxylin, other
 
 
 def top_decile(density: NDArray[np.float32]) -> float:

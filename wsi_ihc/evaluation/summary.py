@@ -13,7 +13,7 @@ from wsi_ihc.evaluation.bootstrap import Estimate, Statistic, mean_estimate, set
 from wsi_ihc.evaluation.images import ImageMeasures
 from wsi_ihc.evaluation.recipes import MEASURES, Recipe
 from wsi_ihc.evaluation.stain import dice, histogram_divergence
-from wsi_ihc.pairs import HER2_LEVELS
+from wsi_ihc.her2 import HER2_LEVELS
 
 ALL = "all"
 

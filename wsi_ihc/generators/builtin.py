@@ -8,12 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Optical density in red, green, blue of each dye. H, E and DAB: Ruifrok and Johnston 2001. The counterstain of an
-# IHC slide is greyer and bluer: measured on nuclei outside the DAB of public IHC images.
-_HAEMATOXYLIN = (0.650, 0.704, 0.286)
-_EOSIN = (0.072, 0.990, 0.105)
-_COUNTERSTAIN = (0.70, 0.62, 0.36)
-_DAB = (0.268, 0.570, 0.776)
+from wsi_ihc.stains import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN
 
 _GLASS = 244.0
 """Level of empty glass on a usual scanner; brighter pixels are empty too."""
@@ -53,8 +48,8 @@ class Recolour(nn.Module):
 
     def __init__(self, glass: tuple[float, float, float] = (_GLASS, _GLASS, _GLASS)) -> None:
         super().__init__()
-        dyes = torch.tensor([_HAEMATOXYLIN, _EOSIN], dtype=torch.float64)
-        paints = torch.tensor([_COUNTERSTAIN, _DAB], dtype=torch.float64)
+        dyes = torch.tensor([HAEMATOXYLIN, EOSIN], dtype=torch.float64)
+        paints = torch.tensor([COUNTERSTAIN, DAB], dtype=torch.float64)
         self.register_buffer("glass", torch.tensor(glass, dtype=torch.float32))
         self.register_buffer("unmix", torch.linalg.pinv(_unit(dyes)).t().float().contiguous())  # (dye, rgb)
         self.register_buffer("paint", _unit(paints).t().float().contiguous())  # (rgb, paint)

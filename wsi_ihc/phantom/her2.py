@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from wsi_ihc.her2 import Her2
 from wsi_ihc.phantom.cells import TUMOUR, Cells
 from wsi_ihc.phantom.membranes import Territories, per_pixel
 from wsi_ihc.phantom.noise import Floats, single
-from wsi_ihc.phantom.section import Her2, Section
+from wsi_ihc.phantom.section import Section
 
 
 @dataclass(frozen=True, slots=True)

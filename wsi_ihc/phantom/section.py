@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
+from wsi_ihc.her2 import HER2_LEVELS, Her2
 from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
-
-Her2 = Literal["0", "1+", "2+", "3+"]
-HER2_LEVELS: tuple[Her2, ...] = ("0", "1+", "2+", "3+")
 
 EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64
 """No tissue is farther than this from the outline: the bound of the noise that tears it, and a coarse look's step."""

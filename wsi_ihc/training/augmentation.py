@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from wsi_ihc.training.config import AugmentationSettings
+from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, optical_density
 from wsi_ihc.training.examples import Image
-from wsi_ihc.training.restain import EOSIN, HAEMATOXYLIN
 
 
 def crop_pair(he: Image, ihc: Image, side: int, zoom: float, random: np.random.Generator) -> tuple[Image, Image]:
@@ -53,8 +53,7 @@ def jitter_stain(he: Image, stain: float, light: float, random: np.random.Genera
     stains = np.stack([HAEMATOXYLIN, EOSIN])
     # density @ change = density + (amounts of both stains) * (factor - 1) * (their colours)
     change = np.eye(3) + np.linalg.pinv(stains) @ np.diag([haematoxylin - 1, eosin - 1]) @ stains
-    density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)[he]
-    shifted = density @ change.astype(np.float32)
+    shifted = optical_density(he) @ change.astype(np.float32)
     jittered: Image = np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
     return jittered
 

@@ -15,12 +15,11 @@ from typing import Literal, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, WsiIhcError
+from wsi_ihc.training.densities import DAB, EOSIN, HAEMATOXYLIN, Densities, optical_density, unit
 from wsi_ihc.training.examples import Example, Image
 from wsi_ihc.training.phantom_examples import PhantomExample
-from wsi_ihc.training.restain import DAB, EOSIN, HAEMATOXYLIN
 from wsi_ihc.training.sources import Source
 
 Kind = Literal["missing partner", "unreadable", "sizes differ", "too small", "blank", "doubtful alignment"]
@@ -181,19 +180,13 @@ def misalignment(he: Image, ihc: Image) -> Shift:
     return Shift(signed[0] * factor, signed[1] * factor, float(np.abs(height[down, right])), side)
 
 
-def _nuclei(image: Image, other_stain: NDArray[np.float32]) -> NDArray[np.float32]:
+def _nuclei(image: Image, other_stain: Densities) -> Densities:
     """Haematoxylin of a square image as it differs from its surroundings, ``(256, 256)``.
 
     Slow changes of the background would correlate wherever they are.
     """
     small = cast(Image, cv2.resize(image, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA))
-    separate = np.linalg.pinv(np.stack([HAEMATOXYLIN, other_stain / np.linalg.norm(other_stain)]))[:, 0]
+    separate = np.linalg.pinv(np.stack([HAEMATOXYLIN, unit(other_stain)]))[:, 0]
     amount = np.maximum(optical_density(small) @ separate.astype(np.float32), 0)
-    band: NDArray[np.float32] = cv2.GaussianBlur(amount, (0, 0), 1.5) - cv2.GaussianBlur(amount, (0, 0), 9)
+    band: Densities = cv2.GaussianBlur(amount, (0, 0), 1.5) - cv2.GaussianBlur(amount, (0, 0), 9)
     return band
-
-
-def optical_density(image: Image) -> NDArray[np.float32]:
-    """``-ln`` of the light that comes through, per channel."""
-    density: NDArray[np.float32] = -np.log((image.astype(np.float32) + 1) / 256)
-    return density

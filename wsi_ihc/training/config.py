@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from wsi_ihc.config import Settings, load_settings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators.networks import Architecture
+from wsi_ihc.her2 import HER2_LEVELS, Her2
 
 Layout = Literal["images", "slides", "he_only", "phantom"]
 
@@ -42,7 +43,7 @@ class SourceSettings(Settings):
     """``phantom``: fields to draw."""
     size_px: int = Field(default=256, ge=64)
     """``phantom``: side of a field."""
-    levels: tuple[Literal["0", "1+", "2+", "3+"], ...] = Field(default=("0", "1+", "2+", "3+"), min_length=1)
+    levels: tuple[Her2, ...] = Field(default=HER2_LEVELS, min_length=1)
     """``phantom``: HER2 levels, drawn in turn; name one twice to have it twice as often."""
     seed: int = Field(default=0, ge=0)
     """``phantom``: the same seed draws the same fields."""

@@ -15,15 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Densities = NDArray[np.float32]
+from wsi_ihc.training.densities import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN, Densities, unit
 
-HAEMATOXYLIN = np.array([0.650, 0.704, 0.286], np.float32)
-EOSIN = np.array([0.072, 0.990, 0.105], np.float32)
-DAB = np.array([0.268, 0.570, 0.776], np.float32)
-COUNTERSTAIN = np.array([0.701, 0.621, 0.350], np.float32)
-"""Unit optical densities in red, green, blue. The last is haematoxylin with nothing pink over it, as in the phantom."""
-
-_COUNTERSTAIN = 0.75
+# How much of each dye the target gets, as densities of what is darkest.
+_NUCLEAR = 0.75
 _STROMA = 0.10
 _BROWN = 1.1
 _MEMBRANE_UM = 0.7
@@ -34,7 +29,7 @@ _EPITHELIUM_UM = 14.0
 def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray[np.uint8]:
     """The H&E image ``(h, w, 3)`` at ``mpp`` um/px as haematoxylin with DAB on membranes (or without ``brown``)."""
     nuclear, eosin = separate(he)
-    density = _COUNTERSTAIN * nuclear[..., None] * COUNTERSTAIN
+    density = _NUCLEAR * nuclear[..., None] * COUNTERSTAIN
     density += _STROMA * eosin[..., None] * (COUNTERSTAIN + DAB) / 2
     if brown:
         density += _BROWN * membranes(nuclear, nuclear + eosin, mpp)[..., None] * DAB
@@ -57,7 +52,7 @@ def separate(he: NDArray[np.uint8]) -> tuple[Densities, Densities]:
 
 def _stain_vectors(density: Densities) -> NDArray[np.float32]:
     """Haematoxylin and eosin of this image, ``(2, 3)`` of unit length: the extremes in the plane of its densities."""
-    usual = np.stack([HAEMATOXYLIN, EOSIN / np.linalg.norm(EOSIN)])
+    usual = np.stack([HAEMATOXYLIN, unit(EOSIN)])
     pixels = density.reshape(-1, 3)[:: max(1, density.size // 300_000)]
     pixels = pixels[(pixels.max(axis=1) > 0.15) & (pixels.max(axis=1) < 2.5)]
     if len(pixels) < 1000:

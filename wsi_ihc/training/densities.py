@@ -1,0 +1,28 @@
+"""Optical densities of images, where stains add up, and the dyes as directions in them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc import stains
+
+Densities = NDArray[np.float32]
+
+HAEMATOXYLIN, EOSIN, DAB = (np.array(dye, np.float32) for dye in (stains.HAEMATOXYLIN, stains.EOSIN, stains.DAB))
+COUNTERSTAIN = np.array(stains.COUNTERSTAIN, np.float32)
+"""Red, green and blue, ``(3,)`` each."""
+
+_DENSITY_OF_LEVEL = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+
+
+def optical_density(image: NDArray[np.uint8]) -> Densities:
+    """``-ln`` of the light that comes through, of the image's shape: 0 at 255, one grey level added to stay finite."""
+    density: Densities = _DENSITY_OF_LEVEL[image]
+    return density
+
+
+def unit(vector: Densities) -> Densities:
+    """The same direction, of length 1."""
+    direction: Densities = vector / np.linalg.norm(vector)
+    return direction
