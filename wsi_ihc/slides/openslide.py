@@ -15,7 +15,9 @@ from wsi_ihc.errors import UnreadableSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, padded
-from wsi_ihc.slides.reader import WHITE, NotForThisReader, pyramid
+from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.levels import check_plane, pyramid
+from wsi_ihc.slides.reader import WHITE, NotForThisReader
 
 PATCH = Size(1024, 1024)
 """The fixed patches in which a level of fractional downsample is read."""
@@ -41,24 +43,24 @@ class OpenSlideReader:
         self.path: Path | None = path
         file = _file(path)
         try:
-            self._slide = openslide.OpenSlide(file)
+            slide = openslide.OpenSlide(file)
         except openslide.OpenSlideUnsupportedFormatError:
             raise NotForThisReader("unknown format") from None
         except openslide.OpenSlideError as error:
             raise NotForThisReader(str(error).replace(f"Reading {file}: ", "")) from None
-        self._slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_MB * 1_000_000))
-        facts = self._slide.properties
-        self._bounds = _bounds(self._slide)
-        self._downsamples = [float(downsample) for downsample in self._slide.level_downsamples]
-        self.levels = pyramid([self._cropped(level) for level in range(len(self._downsamples))])
-        pixel_size.check_plane(path, self.levels[0].size)
+        slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_MB * 1_000_000))
+        self._open: openslide.OpenSlide | None = slide
+        facts = slide.properties
+        self._bounds = _bounds(slide)
+        self._downsamples = [float(downsample) for downsample in slide.level_downsamples]
+        self.levels = pyramid([_cropped(slide, level, self._bounds) for level in range(len(self._downsamples))])
+        check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
         self.notices = believed.notices
         told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
-        self._closed = False
         self._patches = TileCache(settings.cache_mb * 1_000_000)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
@@ -73,27 +75,20 @@ class OpenSlideReader:
         return assemble(region, size, PATCH, fetch)
 
     def close(self) -> None:
-        if not self._closed:  # libopenslide must not be asked twice
-            self._slide.close()
-        self._closed = True
+        # libopenslide ends the process when a slide is closed under a thread that reads it: the last one to let go of
+        # the object closes it.
+        self._open = None
         self._patches.clear()
-
-    def _cropped(self, level: int) -> Size:
-        """Size of a level inside the bounds: its share of the level's own size."""
-        (base_width, base_height), (width, height) = self._slide.dimensions, self._slide.level_dimensions[level]
-        return Size(
-            max(1, round(height * self._bounds.height / base_height)),
-            max(1, round(width * self._bounds.width / base_width)),
-        )
 
     def _read(self, region: Region, level: int) -> Pixels:
         downsample = self._downsamples[level]
         left = self._bounds.left + round(region.left * downsample)
         top = self._bounds.top + round(region.top * downsample)
-        if self._closed:
+        slide = self._open
+        if slide is None:
             raise UnreadableSlideError(f"{self.path}: cannot be read any more, it was closed")
         try:
-            image = self._slide.read_region((left, top), level, (region.width, region.height))
+            image = slide.read_region((left, top), level, (region.width, region.height))
         except (openslide.OpenSlideError, ValueError) as error:
             # After one failure OpenSlide answers every further read with the same one: the first place is the true one.
             raise UnreadableSlideError(
@@ -104,11 +99,16 @@ class OpenSlideReader:
 
 def _file(path: Path) -> Path:
     """A DICOM folder goes by any file of its one series."""
-    if not path.is_dir():
-        return path
-    from wsi_ihc.slides.dicom import series_files
+    return series_files(path)[0] if path.is_dir() else path
 
-    return series_files(path)[0]
+
+def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:
+    """Size of a level inside the bounds: its share of the level's own size."""
+    (base_width, base_height), (width, height) = slide.dimensions, slide.level_dimensions[level]
+    return Size(
+        max(1, round(height * bounds.height / base_height)),
+        max(1, round(width * bounds.width / base_width)),
+    )
 
 
 def _bounds(slide: openslide.OpenSlide) -> Region:
