@@ -5,6 +5,7 @@ Defaults live here and nowhere else; a YAML file holds what differs, ``--set sec
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -163,7 +164,8 @@ def load_settings(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_explain(error, file)) from None
+        where = f"{file}: " if file else ""
+        raise SettingsError(where + first_problem(error)) from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -196,14 +198,13 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
-    """The first problem in one line; pydantic's own report runs over many."""
+def first_problem(error: ValidationError) -> str:
+    """What was wrong, what was given: the first problem in one line; pydantic's own report runs over many."""
     first = error.errors(include_url=False)[0]
     # The branch of a union that failed is pydantic's affair, not part of the key.
     key = ".".join(
         str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str")
     )
-    where = f"{file}: " if file else ""
     if first["type"] == "extra_forbidden":
-        return f"{where}unknown setting {key!r}; see the settings reference for the names"
-    return f"{where}{key}: {first['msg']}, got {first['input']!r}"
+        return f"unknown setting {key!r}; see the settings reference for the names"
+    return f"{key or 'text'}: {first['msg']}, got {textwrap.shorten(repr(first['input']), 200)}"

@@ -7,8 +7,6 @@ weights, which is checked whenever they are loaded. Nothing in such a file can r
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from wsi_ihc.errors import GeneratorError, OutputError, StorageError
+from wsi_ihc.atomic import write_atomically
+from wsi_ihc.config import first_problem
+from wsi_ihc.errors import GeneratorError, OutputError
 from wsi_ihc.generators.card import GeneratorCard
 from wsi_ihc.generators.networks import build_network
 
@@ -82,7 +82,7 @@ def save_bundle(
         raise OutputError(f"{path}: exists already; choose another name or pass --overwrite")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     card = card.model_copy(update={"sha256": weights_sha256(plain), "created_by": program()})
-    _write_atomically(path, save(plain, metadata={_CARD_KEY: card.model_dump_json()}))
+    write_atomically(path, save(plain, metadata={_CARD_KEY: card.model_dump_json()}))
     return Bundle(card, plain)
 
 
@@ -124,24 +124,4 @@ def read_card(path: Path) -> GeneratorCard:
     try:
         return GeneratorCard.model_validate_json(metadata[_CARD_KEY])
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise GeneratorError(f"{path}: the card's {field or 'text'} cannot be used: {first['msg']}") from None
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                part.chmod(0o644)
-                part.replace(path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise GeneratorError(f"{path}: the card's {first_problem(error)}") from None

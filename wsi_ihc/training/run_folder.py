@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
+from wsi_ihc.atomic import write_atomically
+from wsi_ihc.config import first_problem
 from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.training.config import TrainingSettings
 
@@ -34,6 +37,9 @@ _FREE_KEYS = (
 )
 
 
+IDENTITY = "run.json"
+
+
 class RunFolder:
     """Paths of a run, and its identity."""
 
@@ -43,7 +49,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
-        self._identity = path / "run.json"
+        self._identity = path / IDENTITY
 
     def bundle(self, name: str) -> Path:
         """Where the best generator goes."""
@@ -53,8 +59,9 @@ class RunFolder:
         """Claim the folder for this run, or make sure that it is this run's already.
 
         Raises:
-            OutputError: if another run (or anything else) is in it, or there is nothing to resume.
+            OutputError: if another run (or anything else) is in it.
             SettingsError: if the settings differ from those it was started with.
+            StorageError: if the disk refuses.
         """
         if self._identity.is_file():
             if not resume:
@@ -65,7 +72,6 @@ class RunFolder:
             return
         if self.path.is_dir() and any(self.path.iterdir()):
             raise OutputError(f"{self.path}: not empty, and no run of ours; choose another folder")
-        self.path.mkdir(parents=True, exist_ok=True)
         record = {
             "settings": settings.model_dump(mode="json"),
             "data_digest": digest,
@@ -76,16 +82,14 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
             },
         }
-        part = self._identity.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        part.replace(self._identity)
+        write_atomically(self._identity, (json.dumps(record, indent=2) + "\n").encode())
 
     def write_check(self, lines: list[str]) -> None:
         """Keep the report of the data-set check beside what was trained on it."""
         (self.path / "dataset.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _compare(self, settings: TrainingSettings, digest: str) -> None:
-        record = json.loads(self._identity.read_text(encoding="utf-8"))
+        record = _record(self.path)
         before, now = _flat(record["settings"]), _flat(settings.model_dump(mode="json"))
         for key in sorted(before.keys() | now.keys()):
             if key in _FREE_KEYS or key.partition(".")[0] in _FREE_SECTIONS:
@@ -104,22 +108,30 @@ class RunFolder:
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
-        part = self.metrics.with_suffix(".part")
-        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        part.replace(self.metrics)
+        write_atomically(self.metrics, "".join(f"{line}\n" for line in kept).encode())
 
 
 def read_run(path: Path) -> tuple[TrainingSettings, dict[str, Any]]:
     """The settings of the run in a folder, and everything else that its ``run.json`` says.
 
     Raises:
-        OutputError: if there is no run.
+        OutputError: if there is no run, or one of another version whose settings are no longer known.
     """
+    record = _record(path)
     try:
-        record: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return TrainingSettings.model_validate(record["settings"]), record
-    except (OSError, ValueError, KeyError):
-        raise OutputError(f"{path}: no run of wsi-ihc train (no readable run.json)") from None
+    except ValidationError as error:
+        raise OutputError(f"{path}: a run of another version; its run.json has {first_problem(error)}") from None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((path / IDENTITY).read_text(encoding="utf-8"))
+        if record["settings"] and record["data_digest"]:
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise OutputError(f"{path}: no run of wsi-ihc train (no readable {IDENTITY})")
 
 
 def _step_of(line: str) -> float:

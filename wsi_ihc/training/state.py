@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsi_ihc.errors import SettingsError, StorageError
+from wsi_ihc.atomic import write_atomically
+from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import build_network, initialise
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
@@ -69,9 +69,15 @@ class TrainingState:
         return all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
 
     def save(self, path: Path) -> None:
-        """Write everything under ``path`` in one step: a kill leaves the previous file whole."""
+        """Write everything under ``path`` in one step: a kill leaves the previous file whole.
+
+        Raises:
+            StorageError: if the disk refuses.
+        """
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        write_atomically(path, {**parts, "step": self.step, "best": self.best})
+        buffer = io.BytesIO()
+        torch.save({**parts, "step": self.step, "best": self.best}, buffer)
+        write_atomically(path, buffer.getbuffer())
 
     def load(self, path: Path, device: torch.device) -> None:
         """Become what was saved. Raises ``SettingsError`` when it does not fit these settings."""
@@ -98,23 +104,3 @@ class TrainingState:
 
 def _adam(network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    """``torch.save`` that never leaves half a file under ``path``.
-
-    Raises:
-        StorageError: if the disk refuses.
-    """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            stream.write(buffer.getbuffer())
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from None
