@@ -303,6 +303,12 @@ def test_weights_commands(tmp_path: Path) -> None:
     facts = ["--mpp", "0.46", "--stain", "HER2 IHC", "--licence", "non-commercial"]
     done = run.invoke(weights, ["import", str(tmp_path / "net.pth"), "-o", "mine", *facts], catch_exceptions=False)
     assert "use it with --generator mine" in done.output
+    renamed = ["import", str(tmp_path / "net.pth"), "-o", "other", "--name", "elsewhere", *facts]
+    assert "use it with --generator other\n" in run.invoke(weights, renamed).output
+    assert load_generator("other").card.name == "elsewhere"
+    beside = str(tmp_path / "folder" / "net")
+    done = run.invoke(weights, ["import", str(tmp_path / "net.pth"), "-o", beside, *facts], catch_exceptions=False)
+    assert f"use it with --generator {beside}.safetensors\n" in done.output
     assert "mine" in run.invoke(weights, ["list"]).output
     assert '"mpp": 0.46' in run.invoke(weights, ["list", "--json"]).output
     assert "(checked)" in run.invoke(weights, ["show", "mine"]).output

@@ -16,13 +16,13 @@ import torch
 from click.testing import CliRunner
 
 from wsi_ihc.cli import main
-from wsi_ihc.errors import OutputError, SettingsError, TrainingError
+from wsi_ihc.errors import GeneratorError, OutputError, SettingsError, TrainingError
 from wsi_ihc.generators import load_bundle
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.distributed import World
 from wsi_ihc.training.export import export_run
 from wsi_ihc.training.monitoring import CollapseWatch, accuracy, spread_ratio
-from wsi_ihc.training.run_folder import RunFolder
+from wsi_ihc.training.run_folder import RunFolder, read_run
 from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
 from wsi_ihc.training.state import TrainingState
@@ -185,6 +185,12 @@ def test_another_run_is_not_overwritten_and_other_settings_do_not_resume(tmp_pat
         folder.begin(tiny(losses={"l1_weight": 7.0}), "digest", resume=True)
     with pytest.raises(SettingsError, match="data set has changed"):
         folder.begin(tiny(), "other", resume=True)
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(OutputError, match="no readable run.json"):
+        folder.begin(tiny(), "digest", resume=True)
+    (folder.path / "run.json").write_text('{"settings": {"speed": 1}, "data_digest": "digest"}')
+    with pytest.raises(OutputError, match="another version; its run.json has unknown setting 'speed'"):
+        read_run(folder.path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
     with pytest.raises(OutputError, match="not empty"):
@@ -221,6 +227,8 @@ def test_a_run_becomes_a_bundle_with_its_card(tmp_path: Path, half: bool) -> Non
         pass
     path = tmp_path / "mine.safetensors"
     export_run(tmp_path / "run", path, name="mine", last=True, half=half)
+    with pytest.raises(GeneratorError, match="card: name: .* got 'my model'"):
+        export_run(tmp_path / "run", tmp_path / "my model.safetensors", name="my model")
     bundle = load_bundle(path)
     assert (bundle.card.name, bundle.card.mpp, bundle.card.licence) == ("mine", 0.5, "CC0")
     assert bundle.card.training_data.startswith("phantoms (digest digest")

@@ -19,15 +19,11 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
 def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> None:
     """Turn the averaged generator of RUN into a bundle with its card, ready for convert --generator."""
-    from wsi_ihc.generators import user_bundle_folder
-    from wsi_ihc.generators.bundle import SUFFIX
+    from wsi_ihc.generators import bundle_path, generator_name
     from wsi_ihc.training.export import export_run
 
-    path = Path(output)
-    installed = path.suffix != SUFFIX and path.name == output
-    if path.suffix != SUFFIX:
-        path = user_bundle_folder() / f"{output}{SUFFIX}" if installed else path.with_name(path.name + SUFFIX)
+    path = bundle_path(output)
     bundle = export_run(run, path, name=path.stem, last=last, half=half, overwrite=overwrite)
     parameters = sum(tensor.numel() for tensor in bundle.state.values())
     click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {path.stem if installed else path}")
+    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {generator_name(path)}")

@@ -100,12 +100,13 @@ def import_command(
             f"{file.name} does not say it, so please do: {', '.join(missing)} "
             '(for BCI: --mpp 0.46 --stain "HER2 IHC" --licence "non-commercial")'
         )
-    from wsi_ihc.generators import import_checkpoint
+    from wsi_ihc.generators import generator_name, import_checkpoint
 
     facts = {"mpp": mpp, "stain": stain, "licence": licence, "training_data": training_data, "description": description}
     path, card = import_checkpoint(file, output or file.stem, name=name, overwrite=overwrite, **facts)
-    usage = path if output and output.endswith(".safetensors") else card.name
-    click.echo(f"{path}: {card.architecture.summary}, {card.mpp:g} um/px; use it with --generator {usage}")
+    click.echo(
+        f"{path}: {card.architecture.summary}, {card.mpp:g} um/px; use it with --generator {generator_name(path)}"
+    )
 
 
 def _row(card: GeneratorCard) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from wsi_ihc.generators.folding import apply_statistics
 from wsi_ihc.generators.inference import Stainer
 from wsi_ihc.generators.library import (
     bundle_path,
+    generator_name,
     import_checkpoint,
     installed_bundles,
     list_generators,
@@ -35,6 +36,7 @@ __all__ = [
     "build_network",
     "bundle_path",
     "fix_normalisation",
+    "generator_name",
     "import_checkpoint",
     "initialise",
     "installed_bundles",

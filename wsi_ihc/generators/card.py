@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsi_ihc.config import first_problem
+from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators.networks import Architecture
 
 RESEARCH_USE_ONLY = "Research use only. The output is synthetic: it is no stain and no basis for a diagnosis."
@@ -34,3 +38,15 @@ class GeneratorCard(BaseModel):
     """Of the weights, see ``weights_sha256``; filled in when a bundle is saved."""
     created_by: str = ""
     """Program and version that wrote the bundle."""
+
+
+def make_card(**facts: Any) -> GeneratorCard:
+    """A card of these fields.
+
+    Raises:
+        GeneratorError: naming the field that cannot be.
+    """
+    try:
+        return GeneratorCard(**facts)
+    except ValidationError as error:
+        raise GeneratorError(f"card: {first_problem(error)}") from None

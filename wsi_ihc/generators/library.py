@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from wsi_ihc.errors import GeneratorError
-from wsi_ihc.generators.builtin import Recolour
 from wsi_ihc.generators.bundle import SUFFIX, Bundle, load_bundle, program, read_card, save_bundle, weights_sha256
-from wsi_ihc.generators.card import GeneratorCard
+from wsi_ihc.generators.card import GeneratorCard, make_card
 from wsi_ihc.generators.checkpoint import read_pix2pix_checkpoint
-from wsi_ihc.generators.networks import Architecture
+from wsi_ihc.generators.networks import Architecture, build_network
 
-BUILT_IN = ("recolour", "identity")
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "recolour": {
+        "stain": "H-DAB, recoloured",
+        "description": "H&E unmixed by optical density, painted as a weak H-DAB; shows no antigen. "
+        "The baseline to beat.",
+    },
+    "identity": {
+        "stain": "none (H&E as it is)",
+        "counterstain": "none",
+        "description": "Gives back its input; for tests, and to time everything but the network.",
+    },
+}
+"""What the cards of the generators say that are code and have nothing to learn."""
 
 
 def load_generator(name: str) -> Bundle:
@@ -25,11 +35,8 @@ def load_generator(name: str) -> Bundle:
     Raises:
         GeneratorError: if there is none, or it cannot be used.
     """
-    match name:
-        case "recolour":
-            return _recolour()
-        case "identity":
-            return _identity()
+    if name in BUILT_IN:
+        return _built_in(name)
     if _is_path(name):
         return load_bundle(name)
     installed = installed_bundles()
@@ -79,6 +86,11 @@ def bundle_path(output: str) -> Path:
     return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
 
 
+def generator_name(path: Path) -> str:
+    """What ``--generator`` takes to find the bundle at ``path``: its name where it is installed, else the path."""
+    return path.stem if path.parent == user_bundle_folder() else str(path)
+
+
 def import_checkpoint(
     file: str | Path, output: str, *, name: str | None = None, overwrite: bool = False, **facts: Any
 ) -> tuple[Path, GeneratorCard]:
@@ -98,13 +110,7 @@ def import_checkpoint(
     file, path = Path(file), bundle_path(output)
     architecture, state = read_pix2pix_checkpoint(file)
     source = f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
-    try:
-        card = GeneratorCard(name=name or path.stem, architecture=architecture, sources=(source,), **facts)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise GeneratorError(
-            f"card: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
-        ) from None
+    card = make_card(name=name or path.stem, architecture=architecture, sources=(source,), **facts)
     return path, save_bundle(path, card, state, overwrite=overwrite).card
 
 
@@ -112,31 +118,16 @@ def _is_path(name: str) -> bool:
     return "/" in name or os.sep in name or name.endswith((SUFFIX, ".pth", ".pt", ".ckpt"))
 
 
-def _recolour() -> Bundle:
-    state = Recolour().state_dict()
-    card = GeneratorCard(
-        name="recolour",
-        architecture=Architecture(kind="recolour"),
-        stain="H-DAB, recoloured",
+def _built_in(name: str) -> Bundle:
+    architecture = Architecture.model_validate({"kind": name})
+    state = build_network(architecture).state_dict()
+    card = make_card(
+        name=name,
+        architecture=architecture,
         training_data="none",
         licence="Apache-2.0",
-        description="H&E unmixed by optical density, painted as a weak H-DAB; shows no antigen. The baseline to beat.",
         sha256=weights_sha256(state),
         created_by=program(),
+        **BUILT_IN[name],
     )
     return Bundle(card, state)
-
-
-def _identity() -> Bundle:
-    card = GeneratorCard(
-        name="identity",
-        architecture=Architecture(kind="identity"),
-        stain="none (H&E as it is)",
-        counterstain="none",
-        training_data="none",
-        licence="Apache-2.0",
-        description="Gives back its input; for tests, and to time everything but the network.",
-        sha256=weights_sha256({}),
-        created_by=program(),
-    )
-    return Bundle(card, {})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wsi_ihc.errors import OutputError
 from wsi_ihc.generators import Bundle, GeneratorCard, load_bundle, save_bundle
+from wsi_ihc.generators.card import make_card
 from wsi_ihc.training.config import LossSettings, TrainingSettings
 from wsi_ihc.training.run_folder import RunFolder, read_run
 
@@ -28,7 +29,8 @@ def export_run(
     """Write the best averaged generator of a run (or the ``last`` one) as a bundle at ``to``, in float16 if ``half``.
 
     Raises:
-        OutputError: if the folder holds no run, or no generator yet.
+        OutputError: if the folder holds no run, or no generator yet, or ``to`` exists.
+        GeneratorError: if ``name`` is none that a card can bear.
     """
     settings, record = read_run(run)
     folder = RunFolder(run)
@@ -45,7 +47,8 @@ def export_run(
         card, state = best.card, dict(best.state)
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    return save_bundle(to, card.model_copy(update={"name": name or settings.name}), state, overwrite=overwrite)
+    named = make_card(**card.model_dump() | {"name": name or settings.name})
+    return save_bundle(to, named, state, overwrite=overwrite)
 
 
 def generator_card(settings: TrainingSettings, data_digest: str, step: int) -> GeneratorCard:
