@@ -186,10 +186,10 @@ def test_another_run_is_not_overwritten_and_other_settings_do_not_resume(tmp_pat
     with pytest.raises(SettingsError, match="data set has changed"):
         folder.begin(tiny(), "other", resume=True)
     (folder.path / "run.json").write_text("{")
-    with pytest.raises(OutputError, match="no readable run.json"):
+    with pytest.raises(OutputError, match=r"no readable run\.json"):
         folder.begin(tiny(), "digest", resume=True)
     (folder.path / "run.json").write_text('{"settings": {"speed": 1}, "data_digest": "digest"}')
-    with pytest.raises(OutputError, match="another version; its run.json has unknown setting 'speed'"):
+    with pytest.raises(OutputError, match=r"another version; its run\.json has unknown setting 'speed'"):
         read_run(folder.path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
@@ -227,7 +227,7 @@ def test_a_run_becomes_a_bundle_with_its_card(tmp_path: Path, half: bool) -> Non
         pass
     path = tmp_path / "mine.safetensors"
     export_run(tmp_path / "run", path, name="mine", last=True, half=half)
-    with pytest.raises(GeneratorError, match="card: name: .* got 'my model'"):
+    with pytest.raises(GeneratorError, match=r"card: name: .* got 'my model'"):
         export_run(tmp_path / "run", tmp_path / "my model.safetensors", name="my model")
     bundle = load_bundle(path)
     assert (bundle.card.name, bundle.card.mpp, bundle.card.licence) == ("mine", 0.5, "CC0")
