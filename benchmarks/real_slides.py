@@ -20,7 +20,7 @@ from pathlib import Path
 from wsi_ihc.config import ConversionSettings, GeneratorSettings, SlideSettings
 from wsi_ihc.convert import ConversionReport, convert_slide
 from wsi_ihc.errors import ResolutionError, WsiIhcError
-from wsi_ihc.slides.dicom import is_dicom, series_files
+from wsi_ihc.slides.dicom_series import is_dicom, series_files
 
 JAR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wsi-ihc-tests" / "bioformats_package.jar"
 PROBE = Path(__file__).parents[1] / "tests" / "java" / "ReadLevels.java"

@@ -20,8 +20,8 @@ from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import Level, MemorySlide, SlideReader, open_slide
 from wsi_ihc.slides.assembly import TileCache
 from wsi_ihc.slides.image import open_image
+from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.openslide import OpenSlideReader
-from wsi_ihc.slides.reader import pyramid
 from wsi_ihc.slides.tiff import TiffReader
 from wsi_ihc.slides.tiffslide import TiffSlideReader
 

@@ -14,7 +14,8 @@ from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import check_brightfield, open_slide
-from wsi_ihc.slides.dicom import DicomReader, series_files
+from wsi_ihc.slides.dicom import DicomReader
+from wsi_ihc.slides.dicom_series import series_files
 
 pytestmark = pytest.mark.data
 

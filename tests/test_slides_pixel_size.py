@@ -9,6 +9,8 @@ import pytest
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.geometry import Size
 from wsi_ihc.slides import pixel_size
+from wsi_ihc.slides.descriptions import mpp_of_aperio, mpp_of_ome, objective_of_aperio, objective_of_ome
+from wsi_ihc.slides.levels import check_plane
 from wsi_ihc.slides.pixel_size import settle
 
 
@@ -56,9 +58,9 @@ APERIO = "Aperio Image Library v11.2.1 \r\n46000x32914 JPEG/RGB Q=30|AppMag = 20
 
 
 def test_aperio() -> None:
-    assert pixel_size.from_aperio(APERIO) == (0.499, 0.499)
-    assert pixel_size.objective_of_aperio(APERIO) == "20"
-    assert pixel_size.from_aperio("Aperio Image Library|AppMag = x") is None
+    assert mpp_of_aperio(APERIO) == (0.499, 0.499)
+    assert objective_of_aperio(APERIO) == "20"
+    assert mpp_of_aperio("Aperio Image Library|AppMag = x") is None
 
 
 @pytest.mark.parametrize(
@@ -67,13 +69,13 @@ def test_aperio() -> None:
 def test_ome_units(unit: str, value: float) -> None:
     xml = f'<OME><Image><Pixels SizeX="20" SizeY="10" PhysicalSizeX="{value}" PhysicalSizeXUnit="{unit}"'
     xml += f' PhysicalSizeY="{value}" PhysicalSizeYUnit="{unit}"/></Image></OME>'
-    assert pixel_size.from_ome(xml, Size(10, 20)) == pytest.approx((0.5, 0.5))
+    assert mpp_of_ome(xml, Size(10, 20)) == pytest.approx((0.5, 0.5))
 
 
 def test_ome_takes_the_image_of_the_right_size() -> None:
     xml = '<OME xmlns="http://x"><Image><Pixels SizeX="5" SizeY="5" PhysicalSizeX="9" PhysicalSizeY="9"/></Image>'
     xml += '<Image><Pixels SizeX="20" SizeY="10" PhysicalSizeX="0.25" PhysicalSizeY="0.26"/></Image></OME>'
-    assert pixel_size.from_ome(xml, Size(10, 20)) == (0.25, 0.26)
+    assert mpp_of_ome(xml, Size(10, 20)) == (0.25, 0.26)
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,15 @@ def test_ome_takes_the_image_of_the_right_size() -> None:
     ],
 )
 def test_ome_without_a_pixel_size(xml: str) -> None:
-    assert pixel_size.from_ome(xml, Size(2, 2)) is None
+    assert mpp_of_ome(xml, Size(2, 2)) is None
 
 
 def test_ome_objective() -> None:
     xml = (
         '<OME:OME><OME:Instrument ID="a"><OME:Objective ID="b" NominalMagnification="40.0"/></OME:Instrument></OME:OME>'
     )
-    assert pixel_size.objective_of_ome(xml) == "40.0"
-    assert pixel_size.objective_of_ome("<OME/>") is None
+    assert objective_of_ome(xml) == "40.0"
+    assert objective_of_ome("<OME/>") is None
 
 
 def test_resolution_tags_count_only_with_a_unit() -> None:
@@ -108,4 +110,4 @@ def test_resolution_tags_count_only_with_a_unit() -> None:
 @pytest.mark.parametrize("size", [Size(0, 5), Size(5, 0), Size(3_000_000, 5)])
 def test_absurd_planes_are_refused(size: Size) -> None:
     with pytest.raises(UnsupportedSlideError, match="no slide"):
-        pixel_size.check_plane(Path("x.svs"), size)
+        check_plane(Path("x.svs"), size)

@@ -17,7 +17,9 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
-from wsi_ihc.slides.reader import NotForThisReader, pyramid
+from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.levels import check_plane, pyramid
+from wsi_ihc.slides.reader import NotForThisReader
 
 
 class DicomReader:
@@ -41,7 +43,7 @@ class DicomReader:
             raise NotForThisReader(_diagnosis(files[0]) or _one_line(error)) from error
         self._indices = [level.level for level in levels]
         self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
-        pixel_size.check_plane(path, self.levels[0].size)
+        check_plane(path, self.levels[0].size)
         spacing = levels[0].mpp
         stated = (spacing.width, spacing.height)
         believed = pixel_size.settle(stated, settings.mpp)
@@ -70,41 +72,6 @@ class DicomReader:
         return pixels
 
 
-def series_files(path: Path) -> list[Path]:
-    """The files of the series that ``path`` belongs to, or of the one series in the folder ``path``.
-
-    Raises:
-        UnsupportedSlideError: a folder without DICOM files, or with several slides.
-    """
-    folder = path if path.is_dir() else path.parent
-    series: dict[str, list[Path]] = {}
-    own = None
-    for file in sorted(folder.iterdir()):
-        if not is_dicom(file):
-            continue
-        uid = _series_of(file)
-        series.setdefault(uid, []).append(file)
-        if file == path:
-            own = uid
-    if own is not None:
-        return series[own]
-    if len(series) == 1:
-        return next(iter(series.values()))
-    found = "no DICOM file" if not series else f"{len(series)} DICOM series; name one of its files"
-    raise UnsupportedSlideError(f"{path}: a folder with {found}")
-
-
-def _series_of(file: Path) -> str:
-    """The UID of the file's series; a file without a readable one is a series of its own."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True)
-            return str(header.get("SeriesInstanceUID", file.name))
-    except Exception:  # a damaged header raises anything; the readers will say what is wrong with it
-        return file.name
-
-
 def _diagnosis(file: Path) -> str | None:
     """What a header lacks that every whole-slide image has."""
     try:
@@ -117,14 +84,6 @@ def _diagnosis(file: Path) -> str | None:
     if kind != VLWholeSlideMicroscopyImageStorage:
         return f"not a whole-slide image but {kind}"
     return None if role else "the header says nothing of the image's role, ImageType is missing"
-
-
-def is_dicom(file: Path) -> bool:
-    """Whether the file has DICOM's mark after its preamble of 128 bytes."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _one_line(error: Exception) -> str:

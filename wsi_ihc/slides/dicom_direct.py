@@ -17,11 +17,12 @@ from wsi_ihc.errors import UnreadableSlideError
 from wsi_ihc.geometry import Region
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
-from wsi_ihc.slides.dicom import series_files
 from wsi_ihc.slides.dicom_frames import decode, unwrapped
 from wsi_ihc.slides.dicom_instance import Instance, read_instance
 from wsi_ihc.slides.dicom_order import goes_down_columns
-from wsi_ihc.slides.reader import NotForThisReader, pyramid
+from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.levels import pyramid, shows_same_field
+from wsi_ihc.slides.reader import NotForThisReader
 
 
 class DirectDicomReader:
@@ -111,8 +112,6 @@ def _levels(found: list[Instance | None]) -> list[Instance]:
         raise NotForThisReader("the series has labels and overviews, but no slide")
     levels = instances[:1]
     for instance in instances[1:]:
-        expected = levels[0].size.height * instance.size.width / levels[0].size.width
-        same_field = abs(expected - instance.size.height) <= 1.5 + 0.005 * expected
-        if same_field and instance.size.width < levels[-1].size.width:
+        if shows_same_field(instance.size, levels[0].size) and instance.size.width < levels[-1].size.width:
             levels.append(instance)
     return levels

@@ -15,7 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian, VLWholeSlideMicroscopyImageStora
 from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Size
 from wsi_ihc.slides.dicom_frames import CODINGS, Coding, Spans, encapsulated_spans, native_spans
-from wsi_ihc.slides.pixel_size import check_plane
+from wsi_ihc.slides.levels import check_plane
 from wsi_ihc.slides.reader import NotForThisReader
 
 PHOTOMETRIC = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides.assembly import assemble
-from wsi_ihc.slides.reader import pyramid
+from wsi_ihc.slides.levels import pyramid
 
 
 class MemorySlide:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.geometry import Region
+from wsi_ihc.slides.levels import Level
 
 WHITE = 255
 """What lies outside the scan, and what was never scanned, reads as clean glass."""
@@ -19,15 +19,6 @@ WHITE = 255
 
 class NotForThisReader(UnsupportedSlideError):
     """This reader cannot take the file, another may. The text is the reason alone; ``open_slide`` names the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One resolution of a slide."""
-
-    size: Size
-    downsample: float
-    """Level 0 pixels per pixel of this level; exactly 1.0 for level 0."""
 
 
 class SlideReader(Protocol):
@@ -59,20 +50,3 @@ class SlideReader(Protocol):
 
     def close(self) -> None:
         """Let go of the file. A second call does nothing."""
-
-
-def pyramid(sizes: Sequence[Size]) -> tuple[Level, ...]:
-    """Levels from their sizes, finest first.
-
-    The downsample is the mean of both axes, except that a level whose size is the base divided by a power of two and
-    rounded is that power exactly: the remainder that rounding cut off is no change of scale.
-    """
-    return tuple(Level(size, _downsample(sizes[0], size)) for size in sizes)
-
-
-def _downsample(base: Size, size: Size) -> float:
-    mean = (base.height / size.height + base.width / size.width) / 2
-    power = 2.0 ** round(np.log2(mean))
-    # Half a pixel of rounding, or a whole one when scanners halve and cut again and again.
-    exact = abs(base.height / power - size.height) < 1 and abs(base.width / power - size.width) < 1
-    return power if exact else mean

@@ -19,9 +19,10 @@ from tifffile import TiffFile, TiffPage
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError
 from wsi_ihc.geometry import Region, Size
-from wsi_ihc.slides import pixel_size, tiff_pages
+from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
-from wsi_ihc.slides.reader import WHITE, NotForThisReader, pyramid
+from wsi_ihc.slides.levels import pyramid
+from wsi_ihc.slides.reader import WHITE, NotForThisReader
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -167,9 +168,9 @@ def _checked(path: Path, tiff: TiffFile) -> _Contents:
 def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     first = tiff.pages.first.description
     if page.is_svs:
-        return pixel_size.from_aperio(page.description)
+        return descriptions.mpp_of_aperio(page.description)
     if tiff.is_ome:
-        return pixel_size.from_ome(first, tiff_pages.page_size(page))
+        return descriptions.mpp_of_ome(first, tiff_pages.page_size(page))
     if 282 in page.tags and 283 in page.tags:
         return pixel_size.from_resolution_tags(*page.resolution, page.tags.valueof(296, 2))
     return None
@@ -178,9 +179,9 @@ def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:
 def _properties(tiff: TiffFile, page: TiffPage, stated: tuple[float, float] | None) -> dict[str, str]:
     """The few facts that may leave the file: an Aperio description also holds a user, a file name and a date."""
     if page.is_svs:
-        vendor, objective = "aperio", pixel_size.objective_of_aperio(page.description)
+        vendor, objective = "aperio", descriptions.objective_of_aperio(page.description)
     elif tiff.is_ome:
-        vendor, objective = "ome", pixel_size.objective_of_ome(tiff.pages.first.description)
+        vendor, objective = "ome", descriptions.objective_of_ome(tiff.pages.first.description)
     else:
         vendor, objective = "generic-tiff", None
     told = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}

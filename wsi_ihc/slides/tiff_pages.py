@@ -10,7 +10,7 @@ from tifffile import TiffFile, TiffPage, TiffPages
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Size
-from wsi_ihc.slides.pixel_size import check_plane
+from wsi_ihc.slides.levels import check_plane, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader
 
 JPEG = 7
@@ -81,11 +81,10 @@ def _is_smaller(page: TiffPage, than: TiffPage) -> bool:
 
 
 def _same_field(page: TiffPage, baseline: TiffPage) -> bool:
-    """Same kind of pixels, and the same sides within the rounding of one pixel and half a percent."""
+    """Same kind of pixels, and the same shape."""
     if page.samplesperpixel != baseline.samplesperpixel or page.dtype != baseline.dtype:
         return False
-    expected = baseline.imagelength * page.imagewidth / baseline.imagewidth
-    return abs(expected - page.imagelength) <= 1.5 + 0.005 * expected
+    return shows_same_field(page_size(page), page_size(baseline))
 
 
 def check(path: Path, page: TiffPage) -> None:

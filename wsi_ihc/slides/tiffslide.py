@@ -17,7 +17,8 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
-from wsi_ihc.slides.reader import NotForThisReader, pyramid
+from wsi_ihc.slides.levels import check_plane, pyramid
+from wsi_ihc.slides.reader import NotForThisReader
 
 _PROPERTIES = {"vendor": "vendor", "objective-power": "objective"}
 
@@ -46,7 +47,7 @@ class TiffSlideReader:
         except Exception as error:  # tiffslide lets tifffile's, zarr's and its own errors through
             raise NotForThisReader(_one_line(error)) from error
         self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
-        pixel_size.check_plane(path, self.levels[0].size)
+        check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(_text(facts, "mpp-x"), _text(facts, "mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
