@@ -29,6 +29,7 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 | 7 | the device: missing, or out of memory |
 | 8 | training or evaluation data |
 | 9 | a training that diverged; its last good checkpoint is kept |
+| 10 | the dask cluster of `--scheduler`: no scheduler, no workers, or lost; what was stained is kept |
 | 70 | a reader's own code crashed, or the process was killed from outside |
 | 130 | interrupted; the same command continues |
 

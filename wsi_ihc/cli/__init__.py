@@ -59,7 +59,7 @@ def cli() -> None:
     wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
 
     Exit codes: 0 done, 1 unexpected, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
-    9 training diverged, 70 the reader's own code crashed, 130 interrupted.
+    9 training diverged, 10 dask cluster, 70 the reader's own code crashed, 130 interrupted.
     """
 
 

@@ -1,0 +1,236 @@
+"""Tasks on a dask cluster that may lose a worker, its network or its scheduler at any moment.
+
+The scheduler does again elsewhere what a dead worker was at. What that leaves open is settled here: a task that was
+unlucky with several workers is sent again, workers may join and leave at any time, and every wait has an end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import dask
+from dask.distributed import Client, Future, KilledWorker, WorkerPlugin
+
+from wsi_ihc.errors import ClusterError
+
+logger = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_IN_FLIGHT_PER_THREAD = 2
+"""Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
+_CONNECT_S = 20.0
+_LOOK_S = 5.0
+"""Between two looks at the cluster; also how long one result may take to arrive before others have their turn."""
+_ANSWER_S = 15.0
+_MOST_UNANSWERED = 2
+"""Looks in a row. A single one is forgiven: this machine may have slept in the middle of it."""
+_EMPTY_S = 600.0
+"""Without a single worker: a queue may take its time to start the next."""
+_MOST_ROUNDS = 3
+"""How often a task is sent again after distributed has given it up, each time over four dead workers. A worker that a
+queue takes away is nobody's fault; a dozen of them over one task are the task's."""
+
+
+@dataclass
+class Cluster:
+    """A connection to a scheduler: our own, with threads of this process, or one at ``address``."""
+
+    client: Client
+    address: str | None = None
+    threads: int = 1
+    _looked: float = float("-inf")
+    _peopled: float = 0.0
+    _unanswered: int = 0
+
+    def run(self, task: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+        """``task`` of every item, in any order; at most two a thread are known to the scheduler at a time.
+
+        Raises:
+            ClusterError: the scheduler is lost, nobody has come to work for ten minutes, or a task ends its workers.
+            Exception: whatever ``task`` has raised.
+        """
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        running: dict[Any, tuple[Future[Any], _Item]] = {}
+        rounds: Counter[str] = Counter()
+
+        def submit(item: _Item) -> None:
+            future = self.client.submit(task, item, pure=False)
+            running[future.key] = future, item
+            future.add_done_callback(ended.put)
+
+        waiting = iter(items)
+        while True:
+            self._look()
+            for item in islice(waiting, max(0, _IN_FLIGHT_PER_THREAD * max(1, self.threads) - len(running))):
+                submit(item)
+            if not running:
+                return
+            try:
+                future = ended.get(timeout=_LOOK_S)
+            except Empty:
+                continue
+            try:
+                result: _Result = future.result(timeout=_LOOK_S)
+            except KilledWorker as error:
+                item = running.pop(future.key)[1]
+                rounds[repr(item)] += 1
+                if rounds[repr(item)] > _MOST_ROUNDS:
+                    raise self._deadly(item) from error
+                submit(item)
+            except (CancelledError, OSError) as error:
+                if future.status == "error":
+                    raise  # the task's own
+                if not isinstance(error, TimeoutError):
+                    raise self._lost() from error
+                # The worker that holds it does not answer; the others shall not wait for that one.
+                ended.put(future)
+            else:
+                del running[future.key]
+                yield result
+
+    @contextmanager
+    def equipped(self, plugin: WorkerPlugin) -> Generator[str]:
+        """Every worker has ``plugin`` meanwhile, also one that joins late, under the name that is returned."""
+        name = f"{type(plugin).__name__} {self.client.id}"
+        self._register(plugin, name)
+        try:
+            yield name
+        finally:
+            with suppress(CancelledError, OSError):
+                self._ask("unregister_worker_plugin", name=name)
+
+    def _register(self, plugin: WorkerPlugin, name: str) -> None:
+        for _ in range(_MOST_UNANSWERED):
+            try:
+                if self.address:
+                    _forget_the_dead(self.client, type(plugin).__name__)
+                self.client.register_plugin(plugin, name)
+                return
+            except (CancelledError, OSError):
+                # A worker died while it was told; the others know, or will on the second try.
+                self._look(at_once=True)
+        raise self._lost()
+
+    def _look(self, *, at_once: bool = False) -> None:
+        """Now and then: how many threads there are, and whether anybody is there at all."""
+        if self.address is None or not (at_once or time.monotonic() - self._looked > _LOOK_S):
+            return
+        try:
+            self.threads = sum(self._ask("ncores").values())
+            self._unanswered = 0
+        except (CancelledError, OSError) as error:
+            self._unanswered += 1
+            if self._unanswered == _MOST_UNANSWERED or not isinstance(error, TimeoutError):
+                raise self._lost() from error
+        self._looked = time.monotonic()
+        if self.threads:
+            self._peopled = 0.0
+        elif not self._peopled:
+            self._peopled = self._looked
+            logger.warning("no worker at %s; waiting for one", self.address)
+        elif self._looked - self._peopled > _EMPTY_S:
+            raise ClusterError(
+                f"no worker has come to {self.address} for {_EMPTY_S / 60:.0f} minutes; start some, then run the "
+                "same command again, it continues"
+            )
+
+    def _ask(self, question: str, **arguments: object) -> Any:
+        """The scheduler's answer, which must come soon."""
+        if self.client.status != "running":
+            raise self._lost()
+        return self.client.sync(getattr(self.client.scheduler, question), callback_timeout=_ANSWER_S, **arguments)
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(
+            f"the dask scheduler at {self.address} is lost; once it is back, run the same command again, it continues"
+        )
+
+    @staticmethod
+    def _deadly(item: object) -> ClusterError:
+        return ClusterError(
+            f"every worker that took blocks {item} has died; give workers more memory, or look at the slide there, "
+            "then run the same command again, it continues"
+        )
+
+
+@contextmanager
+def own_cluster(threads: int) -> Generator[Cluster]:
+    """Threads of this process. Nobody else reaches their scheduler."""
+    settings = {
+        # Heartbeats are judged by the time of day. When a machine has slept, or its clock was set forward, the
+        # scheduler would take our only worker for dead, and wait for another for ever.
+        "distributed.scheduler.worker-ttl": None,
+    }
+    with (
+        _silence(),
+        dask.config.set(settings),
+        Client(
+            processes=False,
+            n_workers=1,
+            threads_per_worker=threads,
+            memory_limit=0,
+            # Their web pages cannot be turned off: nobody else may reach them, and two runs must not share a port.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        ) as client,
+    ):
+        yield Cluster(client, threads=threads)
+
+
+@contextmanager
+def cluster_at(address: str) -> Generator[Cluster]:
+    """The cluster of the scheduler at ``address``.
+
+    Raises:
+        ClusterError: none answers there.
+    """
+    with _silence():
+        try:
+            client = Client(address, timeout=_CONNECT_S)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"no dask scheduler answers at {address} ({error}); start it, or correct the address"
+            ) from None
+        try:
+            yield Cluster(client, address)
+        finally:
+            with suppress(CancelledError, OSError, AssertionError):
+                client.close(timeout=_ANSWER_S)
+
+
+def _forget_the_dead(client: Client, kind: str) -> None:
+    """Removes plugins of clients that were killed: workers would keep their slides and generators open."""
+
+    # Sent by value, as a function inside a function is: the scheduler need not have wsi-ihc.
+    async def forget(dask_scheduler: Any) -> None:
+        for name in list(dask_scheduler.worker_plugins):
+            found, _, owner = name.partition(" ")
+            if found == kind and owner not in dask_scheduler.clients:
+                await dask_scheduler.unregister_worker_plugin(comm=None, name=name)
+
+    client.run_on_scheduler(forget)
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """What fails comes back as an exception; distributed's own reports of it are tracebacks in the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
