@@ -22,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ihc.errors import DataSetError
+from wsi_ihc.errors import DataSetError, SizesDifferError
 
 Layout = Literal["folders", "ab", "side_by_side"]
 
@@ -156,7 +156,8 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """H&E and IHC, both (height, width, 3) uint8 RGB of the same size.
 
     Raises:
-        DataSetError: an image cannot be read, sizes differ, or a side-by-side image is not twice as wide as high.
+        DataSetError: an image cannot be read, or a side-by-side image is not twice as wide as high.
+        SizesDifferError: the two are not of one size.
     """
     if pair.layout == "side_by_side":
         both = read_image(pair.he)
@@ -166,7 +167,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return both[:, :height], both[:, height:]
     he, ihc = read_image(pair.he), read_image(pair.ihc)
     if he.shape != ihc.shape:
-        raise DataSetError(
+        raise SizesDifferError(
             f"{pair.ihc}: {ihc.shape[1]} x {ihc.shape[0]} px but its H&E {he.shape[1]} x {he.shape[0]}; crop to match"
         )
     return he, ihc

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import cv2
 import numpy as np
 
-from wsi_ihc.errors import DataSetError, WsiIhcError
+from wsi_ihc.errors import DataSetError, SizesDifferError, WsiIhcError
 from wsi_ihc.training.densities import DAB, EOSIN, HAEMATOXYLIN, Densities, optical_density, unit
 from wsi_ihc.training.examples import Example, Image
 from wsi_ihc.training.phantom_examples import PhantomExample
@@ -123,9 +123,10 @@ def check_example(example: Example, name: str, crop_px: int) -> Problem | None:
     """The first thing that is wrong with an example, if any."""
     try:
         he, ihc = example.read()
+    except SizesDifferError as error:
+        return Problem("sizes differ", name, str(error))
     except WsiIhcError as error:
-        kind: Kind = "sizes differ" if "but its H&E" in str(error) else "unreadable"
-        return Problem(kind, name, str(error))
+        return Problem("unreadable", name, str(error))
     if he.shape != ihc.shape:
         return Problem("sizes differ", name, f"H&E {_size(he)}, IHC {_size(ihc)}")
     if min(he.shape[:2]) < crop_px:
