@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ihc.errors import DataSetError, SettingsError
+from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.phantom import Look, draw_field
 from wsi_ihc.training.augmentation import augment_pair, crop_pair, jitter_stain, match_brightness
 from wsi_ihc.training.check import check_example, check_sources, misalignment
 from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
-from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop, validation_batches
+from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
 from wsi_ihc.training.restain import restain
 from wsi_ihc.training.sources import Source, data_digest, find_sources
@@ -252,17 +253,20 @@ def test_targets_of_different_exposure_become_alike() -> None:
     bright, dark = np.full((64, 64, 3), 220, np.uint8), np.full((64, 64, 3), 120, np.uint8)
     examples = [Drawn("a", noise(1), bright), Drawn("b", noise(2), dark)]
     settings = settings_for(batch_size=2).model_copy(update={"augmentation": AugmentationSettings(brightness="mean")})
-    (batch,) = TrainingData(settings, [Source("s", 1, examples, [])]).batches(0, 1)
-    means = batch.ihc.mean(dim=(1, 2, 3))
-    assert float(means[0]) == pytest.approx(float(means[1]), abs=0.03)
+    data = TrainingData(settings, [Source("s", 1, examples, [Drawn("c", noise(3), dark)])])
+    (batch,), (held_out,) = data.batches(0, 1), data.validation()
+    means = [float(mean) for mean in torch.cat([batch.ihc.mean(dim=(1, 2, 3)), held_out.ihc.mean(dim=(1, 2, 3))])]
+    assert means == pytest.approx([means[0]] * 3, abs=0.03)
 
 
 def test_validation_sees_the_centre_unchanged() -> None:
     image = noise(1, 40, 100)
     assert centre_crop(image, 32, 4).shape == (32, 32, 3)
     np.testing.assert_array_equal(centre_crop(image, 64, 16), image[4:36, 18:82])
-    (batch,) = validation_batches(settings_for(), [Source("s", 1, [], [Drawn("a", image)])])
+    data = TrainingData(settings_for(), [Source("s", 1, [Drawn("b", image)] * 2, [Drawn("a", image)])])
+    (batch,) = data.validation()
     assert batch.he.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(batch.he, to_tensor(torch.from_numpy(image[4:36, 34:66])[None]))
 
 
 # Restained H&E

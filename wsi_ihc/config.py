@@ -5,12 +5,13 @@ Defaults live here and nowhere else; a YAML file holds what differs, ``--set sec
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsi_ihc.errors import SettingsError
 
@@ -19,6 +20,16 @@ class Settings(BaseModel):
     """Base of every section: frozen, strict about names, documented by the strings under its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+def _known_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("expected auto, cpu, cuda or cuda:INDEX")
+    return value
+
+
+DeviceName = Annotated[str, AfterValidator(_known_device)]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class SlideSettings(Settings):
@@ -91,9 +102,9 @@ class TilingSettings(Settings):
 class ComputeSettings(Settings):
     """Where it runs."""
 
-    device: str = "auto"
+    device: DeviceName = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Precision = "auto"
     """``auto``: bfloat16 where the processor multiplies it in hardware, float16 on a GPU, else float32."""
     batch_size: int | Literal["auto"] = "auto"
     """Blocks in one pass of the generator; ``auto`` is 1 on a CPU and fits free memory on a GPU."""
@@ -101,14 +112,6 @@ class ComputeSettings(Settings):
     """Blocks in the making at once, so that reading and encoding hide behind the device; 0 chooses."""
     scheduler: str | None = None
     """Address of a running dask scheduler; by default everything runs inside this process."""
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        name, _, index = value.partition(":")
-        if name not in ("auto", "cpu", "cuda") or (index and not (name == "cuda" and index.isdigit())):
-            raise ValueError("expected auto, cpu, cuda or cuda:INDEX")
-        return value
 
     @field_validator("batch_size")
     @classmethod

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
+from wsi_ihc.config import Precision
 from wsi_ihc.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ _SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(get_args(Precision)),
     default="float32",
     show_default=True,
     help="Arithmetic of a generator.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
-from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.config import ConversionSettings, Precision, load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "compute__device": ("--device", {"metavar": "auto|cpu|cuda[:i]", "help": "Where the generator runs."}),
     "compute__precision": (
         "--precision",
-        {"type": click.Choice(["auto", "float32", "bfloat16", "float16"]), "help": "Arithmetic of the generator."},
+        {"type": click.Choice(get_args(Precision)), "help": "Arithmetic of the generator."},
     ),
     "generator__normalisation": (
         "--normalisation",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
+
+from wsi_ihc.config import Precision
 
 if TYPE_CHECKING:
     from wsi_ihc.training.config import TrainingSettings
@@ -33,9 +35,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example data.batch_size=4."
 )
 @click.option("--device", metavar="auto|cpu|cuda[:i]", help="Where it trains.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Arithmetic of the networks."
-)
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="Arithmetic of the networks.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option(
     "--check-only", is_flag=True, help="Check the data set, report, and stop; exit code 8 if something is wrong."

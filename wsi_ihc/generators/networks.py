@@ -55,6 +55,17 @@ class Architecture(Settings):
                 return self.kind
 
     @property
+    def alignment(self) -> int:
+        """What the sides of an input must be a multiple of, pixels."""
+        match self.kind:
+            case "resnet":
+                return 4
+            case "unet":
+                return int(2**self.downs)
+            case _:
+                return 1
+
+    @property
     def summary(self) -> str:
         """One line for people."""
         if self.kind not in LEARNED_KINDS:

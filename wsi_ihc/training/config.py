@@ -7,12 +7,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from wsi_ihc.config import Settings, load_settings
+from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.generators.networks import Architecture
+from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture
 from wsi_ihc.her2 import HER2_LEVELS, Her2
 
 Layout = Literal["images", "slides", "he_only", "phantom"]
+
+USUAL_MPP = 0.5
+"""um/px of images for which nobody states it."""
 
 
 class SourceSettings(Settings):
@@ -147,6 +150,11 @@ class OptimiserSettings(Settings):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Of the averaged generator, the one that is validated and exported; early steps average over fewer."""
 
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Of the generator and of the discriminator."""
+        return self.learning_rate, self.discriminator_learning_rate or self.learning_rate
+
 
 class ScheduleSettings(Settings):
     """How long, and how the learning rate falls: constant, then linearly to zero, step by step."""
@@ -162,9 +170,9 @@ class ScheduleSettings(Settings):
 class ComputeSettings(Settings):
     """Where and how it is computed. May change on resume."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: DeviceName = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``; under torchrun each process takes the GPU of its local rank."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Precision = "auto"
     """``auto``: bfloat16 where the processor multiplies it in hardware, else float32."""
     channels_last: bool = True
     """Memory layout that convolutions are fastest in."""
@@ -222,11 +230,6 @@ class TrainingSettings(Settings):
     run: RunSettings = RunSettings()
     card: CardSettings = CardSettings()
 
-    @property
-    def alignment(self) -> int:
-        """What the sides of the network's input must be a multiple of."""
-        return 4 if self.network.kind == "resnet" else 2**self.network.downs
-
 
 def load_training_settings(
     file: Path | None, *, data: Path | None = None, assignments: tuple[str, ...] = (), ranks: int = 1
@@ -252,9 +255,9 @@ def _refuse_impossible(settings: TrainingSettings, ranks: int) -> None:
         )
     if not (losses.adversarial_weight or losses.l1_weight or any(losses.octave_weights) or losses.variance_weight):
         raise SettingsError("losses: every weight is 0, so there is nothing to learn from")
-    if settings.network.kind not in ("resnet", "unet"):
+    if settings.network.kind not in LEARNED_KINDS:
         raise SettingsError(f"network.kind: {settings.network.kind} has no weights to train; choose resnet or unet")
-    align = settings.alignment
+    align = settings.network.alignment
     for key in ("crop_px", "validation_px"):
         side = getattr(settings.data, key)
         if side % align:

@@ -6,6 +6,7 @@ very batches that the undisturbed one would have seen, with nothing but the step
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -106,18 +107,19 @@ class DecodedCache:
 
 
 class TrainingData:
-    """The training half of the sources as a stream of batches; ``rank`` of ``ranks`` takes its share of each."""
+    """The sources as a stream of training batches, of which ``rank`` of ``ranks`` takes its share, and to validate."""
 
     def __init__(self, settings: TrainingSettings, sources: Sequence[Source], *, rank: int = 0, ranks: int = 1) -> None:
         self._settings = settings
         self._examples = [example for source in sources for example in source.train]
+        self._validation = [example for source in sources for example in source.validation]
         self._cache = DecodedCache(self._examples, settings.data.cache_mb)
         self._rank, self._ranks = rank, ranks
         self._size = settings.data.batch_size
         self.schedule = Schedule(
             sources, seed=settings.run.seed, batch=self._size * ranks, epoch_pairs=settings.data.epoch_pairs
         )
-        self._brightness = self._mean_brightness() if settings.augmentation.brightness == "mean" else None
+        self._brightness = self._mean_brightness() if settings.augmentation.brightness == "mean" else math.nan
         self.waited_s = 0.0
         """Time that the consumer has spent waiting for a batch."""
 
@@ -142,6 +144,16 @@ class TrainingData:
                     for future in futures:
                         future.cancel()
 
+    def validation(self) -> list[Batch]:
+        """A batch of one for every validation example: its centre crop, at most ``validation_px``, not augmented."""
+        side, align = self._settings.data.validation_px, self._settings.network.alignment
+        batches = []
+        for example in self._validation:
+            he, ihc = example.read()
+            crops = (centre_crop(image, side, align) for image in (he, self._matched(he, ihc)))
+            batches.append(Batch(*(to_tensor(torch.from_numpy(crop)[None]) for crop in crops)))
+        return batches
+
     def _draws(self, step: int) -> list[tuple[int, int]]:
         """``(number of the draw in the run, example)`` of this rank's share of a step."""
         first = step * self._size * self._ranks + self._rank * self._size
@@ -152,15 +164,19 @@ class TrainingData:
         settings = self._settings
         random = np.random.default_rng((settings.run.seed, _CROP, number))
         he, ihc = self._cache.read(index)
-        match settings.augmentation.brightness:
-            case "he":
-                ihc = match_brightness(ihc, float(he.mean()))
-            case "mean":
-                ihc = match_brightness(ihc, self._brightness or 0.0)
-            case "none":
-                pass
+        ihc = self._matched(he, ihc)
         he, ihc = crop_pair(he, ihc, settings.data.crop_px, settings.augmentation.zoom, random)
         return augment_pair(he, ihc, settings.augmentation, random)
+
+    def _matched(self, he: Image, ihc: Image) -> Image:
+        """The target in the brightness that the settings want."""
+        match self._settings.augmentation.brightness:
+            case "he":
+                return match_brightness(ihc, float(he.mean()))
+            case "mean":
+                return match_brightness(ihc, self._brightness)
+            case "none":
+                return ihc
 
     def _join(self, futures: list[Future[tuple[Image, Image]]]) -> Batch:
         started = time.perf_counter()
@@ -170,23 +186,9 @@ class TrainingData:
         return Batch(he, ihc)
 
     def _mean_brightness(self) -> float:
-        """Mean grey value of the targets, from at most 256 of them, evenly spread."""
+        """Mean grey value of the training targets, from at most 256 of them, evenly spread."""
         every = max(1, len(self._examples) // 256)
         return float(np.mean([self._cache.read(index)[1].mean() for index in range(0, len(self._examples), every)]))
-
-
-def validation_batches(settings: TrainingSettings, sources: Sequence[Source]) -> list[Batch]:
-    """A batch of one for every validation example: its centre crop, at most ``validation_px``, unchanged."""
-    size = settings.data.validation_px
-    batches = []
-    for source in sources:
-        for example in source.validation:
-            he, ihc = (centre_crop(image, size, settings.alignment) for image in example.read())
-            if settings.augmentation.brightness == "he":
-                ihc = match_brightness(ihc, float(he.mean()))
-            he_tensor, ihc_tensor = (to_tensor(torch.from_numpy(image)[None]) for image in (he, ihc))
-            batches.append(Batch(he_tensor, ihc_tensor))
-    return batches
 
 
 def centre_crop(image: Image, side: int, multiple: int) -> Image:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_ihc.phantom import Her2, Look, draw_field
-from wsi_ihc.training.config import SourceSettings, TrainingSettings
+from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
 from wsi_ihc.training.examples import Example, Image
-
-_USUAL_MPP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class PhantomExample:
 def phantom_examples(source: SourceSettings, settings: TrainingSettings) -> list[Example]:
     """``source.count`` fields, the source's HER2 levels in turn."""
     first = source.seed * 1_000_003
-    levels, mpp = source.levels, settings.mpp or _USUAL_MPP
+    levels, mpp = source.levels, settings.mpp or USUAL_MPP
     return [
         PhantomExample(f"{number}", levels[number % len(levels)], first + number, source.size_px, mpp)
         for number in range(source.count)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from wsi_ihc import pairs
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.training.config import SourceSettings, TrainingSettings
+from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
 from wsi_ihc.training.examples import Example, ImageExample, RestainedExample
 
 _VALIDATION_SPLITS = ("val", "valid", "validation")
-_USUAL_MPP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _image_examples(
 def _restained(folder: Path, source: SourceSettings, settings: TrainingSettings) -> list[Example]:
     every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in pairs.IMAGE_SUFFIXES)
     files = [file for file in every if not file.name.startswith(".")]
-    scale, mpp = working_scale(source, settings), settings.mpp or source.mpp or _USUAL_MPP
+    scale, mpp = working_scale(source, settings), settings.mpp or source.mpp or USUAL_MPP
     return [RestainedExample(str(file.relative_to(folder)), file, mpp, source.brown, scale) for file in files]
 
 

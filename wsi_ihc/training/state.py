@@ -31,9 +31,11 @@ class TrainingState:
         self.generator = generator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.discriminator = discriminator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.average: nn.Module = deepcopy(self.generator).eval().requires_grad_(False)
-        slower = optimiser.discriminator_learning_rate or optimiser.learning_rate
-        self.generator_optimiser = _adam(self.generator, optimiser.learning_rate, optimiser.betas)
-        self.discriminator_optimiser = _adam(self.discriminator, slower, optimiser.betas)
+        rate, discriminator_rate = optimiser.learning_rates
+        self.generator_optimiser = torch.optim.Adam(self.generator.parameters(), rate, optimiser.betas)
+        self.discriminator_optimiser = torch.optim.Adam(
+            self.discriminator.parameters(), discriminator_rate, optimiser.betas
+        )
         self.generator_scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
         self.discriminator_scaler = torch.amp.GradScaler(device.type, enabled=scale_gradients)
         self.step = 0
@@ -42,12 +44,10 @@ class TrainingState:
 
     def set_learning_rate(self, factor: float, settings: TrainingSettings) -> None:
         """Both learning rates at ``factor`` of their full value."""
-        optimiser = settings.optimiser
-        slower = optimiser.discriminator_learning_rate or optimiser.learning_rate
-        for group in self.generator_optimiser.param_groups:
-            group["lr"] = factor * optimiser.learning_rate
-        for group in self.discriminator_optimiser.param_groups:
-            group["lr"] = factor * slower
+        optimisers = (self.generator_optimiser, self.discriminator_optimiser)
+        for optimiser, rate in zip(optimisers, settings.optimiser.learning_rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = factor * rate
 
     def update_average(self, decay: float) -> None:
         """Move the averaged generator, running statistics included, towards the present one.
@@ -100,7 +100,3 @@ class TrainingState:
             "generator_scaler": self.generator_scaler,
             "discriminator_scaler": self.discriminator_scaler,
         }
-
-
-def _adam(network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)

@@ -18,7 +18,7 @@ from wsi_ihc.errors import TrainingError
 from wsi_ihc.training import losses
 from wsi_ihc.training.compute import Compute
 from wsi_ihc.training.config import TrainingSettings
-from wsi_ihc.training.data import Batch, TrainingData, validation_batches
+from wsi_ihc.training.data import Batch, TrainingData
 from wsi_ihc.training.distributed import World, average_gradients, averaged
 from wsi_ihc.training.export import save_average
 from wsi_ihc.training.monitoring import Averages, CollapseWatch, Logbook, Measures, accuracy, image_strip, spread_ratio
@@ -47,7 +47,7 @@ class Trainer:
     def __init__(self, settings: TrainingSettings, sources: Sequence[Source], run: RunFolder, world: World) -> None:
         self.settings, self.world, self.run = settings, world, run
         self.data = TrainingData(settings, sources, rank=world.rank, ranks=world.ranks)
-        self.validation = validation_batches(settings, sources)
+        self.validation = self.data.validation()
         self.steps = total_steps(settings, self.data.schedule.steps_per_epoch)
         self.compute = Compute.on(world.device, settings.compute)
         self.state = TrainingState(settings, world.device, scale_gradients=self.compute.scales_gradients)
