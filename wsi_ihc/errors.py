@@ -16,7 +16,8 @@ would expect to catch.
     ├── DeviceError (RuntimeError)   7   a device that is missing or out of memory at batch one
     ├── DataSetError (ValueError)    8   training or evaluation data that cannot be used
     │   └── SizesDifferError                       an H&E image and its IHC
-    └── TrainingError (ArithmeticError) 9   a training that has diverged; its last good checkpoint is kept
+    ├── TrainingError (ArithmeticError) 9   a training that has diverged; its last good checkpoint is kept
+    └── ClusterError (ConnectionError) 10   a dask scheduler or its workers that cannot be reached, or are lost
 """
 
 
@@ -88,3 +89,9 @@ class TrainingError(WsiIhcError, ArithmeticError):
     """A training whose losses or weights are no longer numbers; the last good checkpoint is kept."""
 
     exit_code = 9
+
+
+class ClusterError(WsiIhcError, ConnectionError):
+    """A dask scheduler that does not answer or is lost, or one without workers; what was stained is kept."""
+
+    exit_code = 10
