@@ -95,3 +95,8 @@ class ClusterError(WsiIhcError, ConnectionError):
     """A dask scheduler that does not answer or is lost, or one without workers; what was stained is kept."""
 
     exit_code = 10
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's ``error`` says, for a message of ours: its text on one line, or its class when it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

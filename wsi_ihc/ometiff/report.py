@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wsi_ihc.errors import one_line
+
 _SHOWN = 3
 
 
@@ -53,15 +55,15 @@ def run_check(name: str, question: Callable[[], Iterable[str]]) -> Check:
     try:
         problems.extend(question())
     except (ValueError, OSError) as error:
-        problems.append(_one_line(error))
+        problems.append(_brief(error))
     except Exception as error:
-        problems.append(f"damaged beyond reading ({_one_line(error)})")
+        problems.append(f"damaged beyond reading ({_brief(error)})")
     problems = list(dict.fromkeys(problems))
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more like these"]
     return Check(name, tuple(problems))
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _brief(error: Exception) -> str:
+    text = one_line(error)
     return text if len(text) <= 160 else f"{text[:157]}…"

@@ -16,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from wsi_ihc.encoding import halve
+from wsi_ihc.errors import one_line
 from wsi_ihc.ometiff.jpeg import JpegHeader, read_jpeg_header
 
 JPEG = 7
@@ -161,7 +162,7 @@ class _Walk:
         try:
             pixels = level.pixels(row, column)
         except Exception as error:
-            found.append(f"{name}: does not decode ({' '.join(str(error).split())[:80]})")
+            found.append(f"{name}: does not decode ({one_line(error)[:80]})")
             return None
         if level.is_black(pixels):
             found.append(f"{name}: all black")

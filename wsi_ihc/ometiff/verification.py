@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from wsi_ihc.errors import one_line
 from wsi_ihc.ometiff.bigtiff import read_chain, read_sub_directories
 from wsi_ihc.ometiff.omexml import OME, PROVENANCE_NAMESPACE
 from wsi_ihc.ometiff.provenance import RESEARCH_USE_ONLY, Provenance, sidecar_path
@@ -157,7 +158,7 @@ def _schema_problems(xml: bytes) -> Iterator[str]:
     try:
         schema.assertValid(etree.fromstring(xml, parser))
     except (etree.DocumentInvalid, etree.XMLSyntaxError) as error:
-        yield f"not valid against the OME schema ({' '.join(str(error).split())[:120]})"
+        yield f"not valid against the OME schema ({one_line(error)[:120]})"
 
 
 def _pixel_size_problems(root: ElementTree.Element, tiff: tifffile.TiffFile) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from threading import Lock
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,3 +93,15 @@ def padded(region: Region, plane: Size, read: Callable[[Region], Pixels]) -> Pix
     if inside.area:
         pixels[inside.relative_to(region).slices] = read(inside)
     return pixels
+
+
+def on_white(pixels: NDArray[np.uint8]) -> Pixels:
+    """(height, width, 3) RGB as it is; RGBA laid on white glass, for alpha is 0 where nothing was scanned."""
+    if pixels.shape[2] == 3:
+        return pixels
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
+    clear = pixels[..., 3] < 255
+    if clear.any():
+        weight = pixels[clear, 3:].astype(np.uint16)
+        rgb[clear] = (rgb[clear] * weight + WHITE * (255 - weight) + 127) // 255
+    return rgb

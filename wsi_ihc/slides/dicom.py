@@ -13,7 +13,7 @@ from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 from wsidicom import WsiDicom
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
@@ -40,7 +40,7 @@ class DicomReader:
                 self._slide = WsiDicom.open(files)
             levels = sorted(self._slide.pyramid, key=lambda level: level.level)
         except Exception as error:  # wsidicom's errors share no root with pydicom's
-            raise NotForThisReader(_diagnosis(files[0]) or _one_line(error)) from error
+            raise NotForThisReader(_diagnosis(files[0]) or one_line(error)) from error
         self._indices = [level.level for level in levels]
         self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
         check_plane(path, self.levels[0].size)
@@ -63,7 +63,7 @@ class DicomReader:
             pixels = np.asarray(self._slide.read_region(corner, self._indices[level], size, as_array=True))
         except Exception as error:
             raise UnreadableSlideError(
-                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({_one_line(error)})"
+                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({one_line(error)})"
             ) from error
         if pixels.ndim != 3 or pixels.dtype != np.uint8:
             raise UnsupportedSlideError(
@@ -84,7 +84,3 @@ def _diagnosis(file: Path) -> str | None:
     if kind != VLWholeSlideMicroscopyImageStorage:
         return f"not a whole-slide image but {kind}"
     return None if role else "the header says nothing of the image's role, ImageType is missing"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnreadableSlideError
+from wsi_ihc.errors import UnreadableSlideError, one_line
 from wsi_ihc.geometry import Region
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
@@ -84,8 +84,7 @@ class DirectDicomReader:
             return decode(content, instance.coding, instance.tile, instance.photometric, instance.planar)
         except Exception as error:  # each codec has its own exceptions, and every one means the same here
             raise UnreadableSlideError(
-                f"{self.path}: damaged at level {level}, frame {frame + 1} of {instance.file.name}"
-                f" ({' '.join(str(error).split()) or type(error).__name__})"
+                f"{self.path}: damaged at level {level}, frame {frame + 1} of {instance.file.name} ({one_line(error)})"
             ) from error
 
     def _bytes(self, level: int, start: int, end: int) -> bytes:

@@ -12,7 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
-from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.geometry import Size
 from wsi_ihc.slides.dicom_frames import CODINGS, Coding, Spans, encapsulated_spans, native_spans
 from wsi_ihc.slides.levels import check_plane
@@ -74,7 +74,7 @@ def read_instance(file: Path) -> Instance | None:
     except SlideError:
         raise
     except Exception as error:  # a damaged header raises anything
-        raise NotForThisReader(f"its header cannot be followed, {' '.join(str(error).split())}") from error
+        raise NotForThisReader(f"its header cannot be followed, {one_line(error)}") from error
 
 
 def _is_volume(header: Dataset) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.memory import MemorySlide
 
@@ -55,7 +55,7 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
     except UnsupportedSlideError:
         raise
     except Exception as error:  # each of Pillow's decoders has its own exceptions
-        raise UnreadableSlideError(f"{path}: damaged picture ({' '.join(str(error).split())})") from error
+        raise UnreadableSlideError(f"{path}: damaged picture ({one_line(error)})") from error
 
 
 def _on_white(image: Image.Image) -> NDArray[np.uint8]:

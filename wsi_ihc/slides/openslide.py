@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import openslide
 from numpy.typing import NDArray
@@ -14,10 +13,10 @@ from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
-from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, padded
+from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padded
 from wsi_ihc.slides.dicom_series import series_files
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import WHITE, NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader
 
 PATCH = Size(1024, 1024)
 """The fixed patches in which a level of fractional downsample is read."""
@@ -94,7 +93,7 @@ class OpenSlideReader:
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, near x {left}, y {top} of level 0 ({error})"
             ) from error
-        return _on_white(np.asarray(image))
+        return on_white(np.asarray(image))
 
 
 def _file(path: Path) -> Path:
@@ -121,14 +120,3 @@ def _bounds(slide: openslide.OpenSlide) -> Region:
         return Region(0, 0, height, width)
     bounds = stated.intersection(Region(0, 0, height, width))
     return bounds if bounds.area else Region(0, 0, height, width)
-
-
-def _on_white(rgba: NDArray[np.uint8]) -> Pixels:
-    """RGB of ``rgba`` laid on white glass: OpenSlide's alpha is 0 where nothing was scanned."""
-    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
-    alpha = rgba[..., 3]
-    if alpha.min() < WHITE:
-        clear = alpha < WHITE
-        weight = alpha[clear][:, None].astype(np.uint16)
-        rgb[clear] = (rgb[clear] * weight + WHITE * (255 - weight) + 127) // 255
-    return rgb

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import SlideError, UnreadableSlideError
+from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
-from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
+from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
-from wsi_ihc.slides.reader import WHITE, NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -111,9 +111,9 @@ class TiffReader:
             row, column = divmod(index, plane.columns)
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, x {column * plane.tile.width}, y {row * plane.tile.height}"
-                f" ({' '.join(str(error).split()) or type(error).__name__})"
+                f" ({one_line(error)})"
             ) from error
-        return _on_white(tile)
+        return on_white(tile)
 
     def _bytes(self, offset: int, count: int) -> bytes:
         try:
@@ -203,11 +203,3 @@ def _check_shape(tile: NDArray[np.uint8], plane: _Plane, index: int) -> None:
     width = min(plane.tile.width, plane.size.width - column * plane.tile.width)
     if tile.ndim != 3 or tile.shape[0] < height or tile.shape[1] < width or tile.shape[2] not in (3, 4):
         raise ValueError(f"{width} x {height} px expected, decoded {tile.shape}")
-
-
-def _on_white(tile: NDArray[np.uint8]) -> Pixels:
-    """RGB as it is; RGBA laid on white glass."""
-    if tile.shape[2] == 3:
-        return tile
-    alpha = tile[..., 3:].astype(np.uint16)
-    return ((tile[..., :3] * alpha + WHITE * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
@@ -45,7 +45,7 @@ class TiffSlideReader:
             self._slide.close()
             raise
         except Exception as error:  # tiffslide lets tifffile's, zarr's and its own errors through
-            raise NotForThisReader(_one_line(error)) from error
+            raise NotForThisReader(one_line(error)) from error
         self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
         check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(_text(facts, "mpp-x"), _text(facts, "mpp-y"))
@@ -68,7 +68,7 @@ class TiffSlideReader:
             return np.asarray(self._planes[level][rows, columns], np.uint8)
         except Exception as error:
             raise UnreadableSlideError(
-                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({_one_line(error)})"
+                f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({one_line(error)})"
             ) from error
 
 
@@ -78,7 +78,8 @@ def _rgb_planes(path: Path, slide: tiffslide.TiffSlide) -> list[zarr.Array[Any]]
     for level in range(slide.level_count):
         plane = slide.zarr_group[str(level)]
         if not isinstance(plane, zarr.Array) or plane.shape[2:] != (3,) or plane.dtype != np.uint8:
-            raise UnsupportedSlideError(f"{path}: 8-bit brightfield RGB expected, found {plane}")
+            found = f"{plane.dtype} {plane.shape}" if isinstance(plane, zarr.Array) else "no plane of pixels"
+            raise UnsupportedSlideError(f"{path}: 8-bit brightfield RGB expected, found {found}")
         planes.append(plane)
     return planes
 
@@ -87,7 +88,3 @@ def _text(facts: Any, key: str) -> str | None:
     """A property as text: tiffslide gives numbers, and None for what it does not know."""
     value = facts.get(f"tiffslide.{key}")
     return None if value is None else str(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
