@@ -241,6 +241,9 @@ def test_sample_slide_is_what_its_readme_says(tmp_path: Path) -> None:
 
 def test_pairs_lie_in_the_layout_of_bci(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
+    left_by_a_killed_run = tmp_path / "pairs.part" / "HE" / "train" / "00009_train_0.png"
+    left_by_a_killed_run.parent.mkdir(parents=True)
+    left_by_a_killed_run.touch()
     draw_pairs(folder, 5, size=Size(96, 128), train_share=0.8, seed=2)
     names = {"00001_train_0.png", "00002_train_1+.png", "00003_train_2+.png", "00004_train_3+.png"}
     for stain in ("HE", "IHC"):

@@ -14,6 +14,9 @@ DUCT_PITCH_UM = 430.0
 VESSEL_PITCH_UM = 120.0
 FAR_UM = -1000.0
 
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ducts:
@@ -95,24 +98,37 @@ def _draw_duct(seed: int, row: int, column: int, a: list[float], grid: Grid, can
         _add_tumour_duct(seed, shape, a[6], grid, canvas)
 
 
-def _window(grid: Grid, y: float, x: float, reach_um: float) -> tuple[slice, slice] | None:
-    """The part of the grid within ``reach_um`` of a point."""
-    top = max(0, int((y - reach_um - grid.top_um) / grid.pitch_um))
-    left = max(0, int((x - reach_um - grid.left_um) / grid.pitch_um))
-    bottom = min(grid.height, int((y + reach_um - grid.top_um) / grid.pitch_um) + 1)
-    right = min(grid.width, int((x + reach_um - grid.left_um) / grid.pitch_um) + 1)
-    return (slice(top, bottom), slice(left, right)) if bottom > top and right > left else None
+def _depth_around(shape: Shape, grid: Grid, reach_um: float) -> tuple[Window, Floats] | None:
+    """The part of the grid within ``reach_um`` of the shape's centre, and the shape's depth there; None outside."""
+    top = max(0, int((shape.y - reach_um - grid.top_um) / grid.pitch_um))
+    left = max(0, int((shape.x - reach_um - grid.left_um) / grid.pitch_um))
+    bottom = min(grid.height, int((shape.y + reach_um - grid.top_um) / grid.pitch_um) + 1)
+    right = min(grid.width, int((shape.x + reach_um - grid.left_um) / grid.pitch_um) + 1)
+    if bottom <= top or right <= left:
+        return None
+    y, x = grid.mesh()
+    rows, columns = slice(top, bottom), slice(left, right)
+    return (rows, columns), shape.depth(y[rows], x[:, columns])
+
+
+def _lay_epithelium(
+    shape: Shape, grid: Grid, canvas: Ducts, reach_um: float, *, benign: bool
+) -> tuple[Window, Floats] | None:
+    """Epithelium where the shape is, laid over what was there; gives back where, and the shape's depth."""
+    found = _depth_around(shape, grid, reach_um)
+    if found:
+        window, depth = found
+        canvas.benign[window][depth > -3] = benign
+        np.maximum(canvas.epithelium[window], depth, out=canvas.epithelium[window])
+    return found
 
 
 def _add_duct(shape: Shape, grid: Grid, canvas: Ducts, wall_um: float) -> None:
     """A benign duct: a wall of two layers of cells around an open lumen."""
-    window = _window(grid, shape.y, shape.x, 1.5 * max(shape.radius_x, shape.radius_y) + 24)
-    if window is None:
+    reach_um = 1.5 * max(shape.radius_x, shape.radius_y) + 24
+    if not (found := _lay_epithelium(shape, grid, canvas, reach_um, benign=True)):
         return
-    y, x = grid.mesh()
-    depth = shape.depth(y[window[0]], x[:, window[1]])
-    canvas.benign[window][depth > -3] = 1
-    np.maximum(canvas.epithelium[window], depth, out=canvas.epithelium[window])
+    window, depth = found
     np.maximum(canvas.lumen[window], depth - wall_um, out=canvas.lumen[window])
 
 
@@ -140,13 +156,10 @@ def _add_lobule(
 
 def _add_tumour_duct(seed: int, shape: Shape, habit: float, grid: Grid, canvas: Ducts) -> None:
     """A duct filled with tumour: solid, cribriform (round holes) or with a dead middle."""
-    window = _window(grid, shape.y, shape.x, 1.6 * max(shape.radius_x, shape.radius_y) + 24)
-    if window is None:
+    reach_um = 1.6 * max(shape.radius_x, shape.radius_y) + 24
+    if not (found := _lay_epithelium(shape, grid, canvas, reach_um, benign=False)):
         return
-    y, x = grid.mesh()
-    depth = shape.depth(y[window[0]], x[:, window[1]])
-    canvas.benign[window][depth > -3] = 0
-    np.maximum(canvas.epithelium[window], depth, out=canvas.epithelium[window])
+    window, depth = found
     if habit < 0.4:
         holes = 14 * (smooth(seed, 62, grid, 16)[window] - 1.0)
         np.maximum(canvas.lumen[window], np.minimum(holes, depth - 14), out=canvas.lumen[window])
@@ -157,7 +170,6 @@ def _add_tumour_duct(seed: int, shape: Shape, habit: float, grid: Grid, canvas: 
 def draw_vessels(section: Section, grid: Grid) -> Floats:
     """Distance to the inner wall of the nearest capillary or small vessel, um, positive in its lumen."""
     depth = np.full((grid.height, grid.width), FAR_UM, np.float32)
-    y, x = grid.mesh()
     for row, column, a in _places(section.seed, 1900, grid, VESSEL_PITCH_UM, 90, 9):
         if a[0] > 0.55:
             continue
@@ -172,7 +184,7 @@ def draw_vessels(section: Section, grid: Grid) -> Floats:
             (6.28 * a[7], 6.28 * a[8]),
             (0.12, 0.05),
         )
-        window = _window(grid, shape.y, shape.x, shape.radius_x * 1.5 + 12)
-        if window is not None:
-            np.maximum(depth[window], shape.depth(y[window[0]], x[:, window[1]]), out=depth[window])
+        if found := _depth_around(shape, grid, shape.radius_x * 1.5 + 12):
+            window, own = found
+            np.maximum(depth[window], own, out=depth[window])
     return depth

@@ -46,7 +46,7 @@ def draw_field(
     Raises:
         SettingsError: for a level, size or pixel size that cannot be drawn.
     """
-    check(her2, size_px, size_px, mpp, seed)
+    refuse_undrawable(her2, size_px, size_px, mpp, seed)
     look = look or Look()
     field = draw_window(Section(seed, her2), Region(origin[0], origin[1], size_px, size_px), mpp, look)
     return compress(field, look)
@@ -71,8 +71,12 @@ def compress(field: Field, look: Look) -> Field:
     return Field(jpeg_round_trip(field.he, look.jpeg_quality), jpeg_round_trip(field.ihc, look.jpeg_quality))
 
 
-def check(her2: str, height: int, width: int, mpp: float, seed: int) -> None:
-    """Refuse what cannot be drawn, in one line."""
+def refuse_undrawable(her2: str, height: int, width: int, mpp: float, seed: int) -> None:
+    """Sizes in pixels, ``mpp`` in um/px.
+
+    Raises:
+        SettingsError: for what cannot be drawn.
+    """
     if not 0 <= seed < 1 << 63:
         raise SettingsError(f"seed {seed}: expected a whole number from 0 to {(1 << 63) - 1}")
     if her2 not in HER2_LEVELS:

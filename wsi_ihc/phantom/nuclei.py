@@ -72,12 +72,8 @@ def _stamp(nuclei: Nuclei, chunk: Patches, cells: Cells, shapes: Shapes, canvas:
         density += _column(shapes.nucleolus, chunk) * np.clip(1.3 - spot * 22, 0, 1)
     np.maximum(density, 0.15, out=density)
     density *= inside
-    for index in range(len(chunk.members)):
-        where, part = chunk.place(index, canvas.height, canvas.width)
-        target = nuclei.density[where]
-        np.maximum(target, density[index][part], out=target)
-        target = nuclei.mask[where]
-        np.maximum(target, inside[index][part], out=target)
+    chunk.lay(nuclei.density, density)
+    chunk.lay(nuclei.mask, inside)
 
 
 def _draw_red_cells(nuclei: Nuclei, cells: Cells, canvas: Canvas) -> None:
@@ -87,10 +83,5 @@ def _draw_red_cells(nuclei: Nuclei, cells: Cells, canvas: Canvas) -> None:
         squash = (0.75 + 0.5 * luck[:, 0])[:, None, None]
         rho = (chunk.dy**2 * squash + chunk.dx**2 / squash) / np.float32(3.2**2)
         rho += 0.25 * texture_windows(grain(71, 2.0, canvas.um_per_px), luck[:, 1], chunk.side) * rho
-        disc = (
-            np.clip((1 - rho) * 2.5, 0, 1) * (0.75 + 0.3 * np.clip(rho, 0, 1)) * (0.7 + 0.3 * luck[:, 2])[:, None, None]
-        )
-        for index in range(len(chunk.members)):
-            where, part = chunk.place(index, canvas.height, canvas.width)
-            target = nuclei.blood[where]
-            np.maximum(target, disc[index][part], out=target)
+        colour = (0.7 + 0.3 * luck[:, 2])[:, None, None]
+        chunk.lay(nuclei.blood, np.clip((1 - rho) * 2.5, 0, 1) * (0.75 + 0.3 * np.clip(rho, 0, 1)) * colour)

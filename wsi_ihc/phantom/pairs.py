@@ -14,7 +14,7 @@ import numpy as np
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.her2 import HER2_LEVELS
-from wsi_ihc.phantom.field import Field, check, compress, draw_window
+from wsi_ihc.phantom.field import Field, compress, draw_window, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.optics import Rgb
 from wsi_ihc.phantom.section import Section
@@ -56,7 +56,7 @@ def draw_pairs(
         OutputError: when the folder is there already, or cannot be written.
         StorageError: when the disk fills up.
     """
-    check("0", size.height, size.width, mpp, seed)
+    refuse_undrawable("0", size.height, size.width, mpp, seed)
     if not 1 <= count < SEEDS_PER_SET:
         raise SettingsError(f"{count} pairs: expected 1 to {SEEDS_PER_SET - 1}")
     if not 0 <= train_share <= 1:
@@ -67,6 +67,7 @@ def draw_pairs(
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise OutputError(f"{target}: is there already; give a new folder")
     part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)  # a killed run's: its pairs would pass for this one's
     try:
         for stain in ("HE", "IHC"):
             for split in ("train", "test"):

@@ -49,6 +49,13 @@ class Patches:
             slice(columns.start - left, columns.stop - left),
         )
 
+    def lay(self, layer: Floats, values: Floats) -> None:
+        """Put the patches' ``values`` (cells, side, side) on a canvas's ``layer`` where they exceed what is there."""
+        for index in range(len(self.members)):
+            where, part = self.place(index, *layer.shape)
+            target = layer[where]
+            np.maximum(target, values[index][part], out=target)
+
 
 def patches(canvas: Canvas, y_um: Floats, x_um: Floats, reach_um: float) -> Iterator[Patches]:
     """Squares of ``reach_um`` around every point, in chunks; those that miss the canvas are left out."""

@@ -13,7 +13,7 @@ import tifffile
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
 from wsi_ihc.geometry import Size
 from wsi_ihc.her2 import Her2
-from wsi_ihc.phantom.field import BLOCK_PX, check
+from wsi_ihc.phantom.field import BLOCK_PX, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.pyramid import Scene, Spool, draw_pyramid
 from wsi_ihc.phantom.section import Section, slide_lobes
@@ -46,7 +46,7 @@ def draw_phantom(
         OutputError: when a path cannot be written.
         StorageError: when the disk fills up.
     """
-    check(her2, size.height, size.width, mpp, seed)
+    refuse_undrawable(her2, size.height, size.width, mpp, seed)
     if not 0 < share <= 1:
         raise SettingsError(f"share of tissue {share}: expected more than 0, at most 1")
     look = look or Look()
