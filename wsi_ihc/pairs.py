@@ -73,7 +73,15 @@ def find_pairs(root: Path, split: str | None = None) -> list[Pair]:
     Raises:
         DataSetError: no such folder or split, no images, or an image without a partner.
     """
-    found = scan_pairs(root, split)
+    return complete(scan_pairs(root, split))
+
+
+def complete(found: PairFolder) -> list[Pair]:
+    """The pairs of a folder in which every image must have its partner.
+
+    Raises:
+        DataSetError: one has none.
+    """
     if found.unpaired:
         more = f" and {len(found.unpaired) - 1} more" if len(found.unpaired) > 1 else ""
         raise DataSetError(

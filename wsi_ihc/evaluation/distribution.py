@@ -114,9 +114,8 @@ class TextureNetwork(nn.Module):
     """
 
     num_features = 128
-    SCALE = (
-        4.0  # features of stained images are then of the order of 1, where the cubic kernel is neither flat nor steep
-    )
+    SCALE = 4.0
+    """Features of stained images are then of the order of 1, where the cubic kernel is neither flat nor steep."""
 
     def __init__(self) -> None:
         super().__init__()

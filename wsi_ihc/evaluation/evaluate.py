@@ -25,7 +25,7 @@ from wsi_ihc.evaluation.images import ImageMeasures, Task, measure_images
 from wsi_ihc.evaluation.recipes import BCI_NOTES, MODERN_NOTES, TEXTURE_WARNING, Recipe
 from wsi_ihc.evaluation.report import JSON_NAME, Report, write_report
 from wsi_ihc.evaluation.summary import ALL, Figure, columns_of, groups_of, summarise
-from wsi_ihc.pairs import Pair, find_pairs, pair_folders, read_image, read_pair
+from wsi_ihc.pairs import Pair, complete, find_pairs, pair_folders, read_image, read_pair
 
 Advance = Callable[[], None]
 Progress = Callable[[str, int], Advance]
@@ -64,13 +64,7 @@ def load_test_set(root: Path, ihc: Path | None = None, split: str | None = None)
     Raises:
         DataSetError: no pairs, a missing partner, or a name that occurs twice.
     """
-    if ihc:
-        folder = pair_folders(root, ihc)
-        if folder.unpaired:
-            raise DataSetError(f"{folder.unpaired[0]}: no partner of this name; add it or remove this image")
-        pairs = list(folder.pairs)
-    else:
-        pairs = find_pairs(root, split)
+    pairs = complete(pair_folders(root, ihc)) if ihc else find_pairs(root, split)
     if split is None:
         present = {pair.split for pair in pairs}
         split = next((name for name in _PREFERRED_SPLITS if name in present), None)

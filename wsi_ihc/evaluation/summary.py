@@ -77,9 +77,10 @@ def _set_figures(
 ) -> list[Figure]:
     histograms = np.stack([image.histograms for image in images])
     spread = spread_statistic(*(np.stack([image.reduced[side] for image in images]) for side in (0, 1)))
+    known = set_statistics(columns, levels)
     statistics: dict[str, Statistic] = {
-        "dab_r": set_statistics(columns, levels)["dab_r"],
-        "brown_dice_pooled": set_statistics(columns, levels)["brown_dice_pooled"],
+        "dab_r": known["dab_r"],
+        "brown_dice_pooled": known["brown_dice_pooled"],
         "histogram_divergence_pooled": lambda i: histogram_divergence(*histograms[i].sum(axis=0)),
         "spread_ratio": spread,
     }
@@ -88,11 +89,10 @@ def _set_figures(
         for group, members in groups.items():
             figures.append(Figure(key, group, set_estimate(_restricted(statistic, members), members.size, seed)))
     if len(groups) > 2:
-        across = set_statistics(columns, levels)
         n = len(images)
-        figures.append(Figure("dab_r_within", ALL, set_estimate(across["dab_r_within"], n, seed)))
+        figures.append(Figure("dab_r_within", ALL, set_estimate(known["dab_r_within"], n, seed)))
         reference = order_violations(columns["dab_top_decile_real"], level_ranks(levels))
-        figures.append(Figure("order_violations", ALL, set_estimate(across["order_violations"], n, seed), reference))
+        figures.append(Figure("order_violations", ALL, set_estimate(known["order_violations"], n, seed), reference))
     return figures
 
 
