@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.cli.tissue import tissue as command
 from wsi_ihc.config import TissueSettings
-from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import find_tissue, tissue_from_thumbnail, write_geojson
@@ -135,4 +135,22 @@ def test_a_name_with_another_ending_is_refused(png_slide: Path, tmp_path: Path) 
 def test_a_blank_slide_says_so(tmp_path: Path) -> None:
     blank = tmp_path / "blank.png"
     cv2.imwrite(str(blank), np.full((200, 200, 3), 243, np.uint8))
-    assert "no tissue found" in run(blank, "-o", tmp_path / "m.png", "--mpp", 2)
+    with pytest.raises(UnsupportedSlideError, match="no tissue found"):
+        run(blank, "-o", tmp_path / "m.png", "--overlay", tmp_path / "look.png", "--mpp", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.png", "look.png"]
+
+
+@pytest.mark.parametrize("names", [("slide.png", "look.png"), ("m.png", "slide.png"), ("drawn.geojson", "look.png")])
+def test_what_the_mask_is_made_from_is_never_replaced(png_slide: Path, tmp_path: Path, names: tuple[str, str]) -> None:
+    run(png_slide, "-o", tmp_path / "drawn.geojson", "--mpp", 2)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    output, overlay = (tmp_path / name for name in names)
+    options = ("--tissue", tmp_path / "drawn.geojson", "--mpp", 2, "--overwrite")
+    with pytest.raises(SettingsError, match="made from"):
+        run(png_slide, "-o", output, "--overlay", overlay, *options)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_mask_and_overlay_of_one_name_are_refused(png_slide: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="one name"):
+        run(png_slide, "-o", tmp_path / "m.png", "--overlay", tmp_path / "m.png")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.errors import SettingsError, StorageError
 from wsi_ihc.geometry import Size
 from wsi_ihc.tissue import TissueMask, read_geojson, write_geojson
 from wsi_ihc.tissue.outlines import outlines, signed_area
@@ -162,6 +162,26 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         read_geojson(tmp_path / "missing.geojson", size=Size(9, 9), scale=1.0, downsample=1.0)
 
 
-def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write"):
-        write_geojson(TissueMask(np.ones((1, 1), bool), 1.0, Size(1, 1)), tmp_path / "no" / "a.geojson", scale=1.0)
+def test_a_folder_that_is_not_there_is_made_and_one_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+    mask = TissueMask(np.ones((1, 1), bool), 1.0, Size(1, 1))
+    write_geojson(mask, tmp_path / "no" / "a.geojson", scale=1.0)
+    assert [file.name for file in (tmp_path / "no").iterdir()] == ["a.geojson"]
+    with pytest.raises(StorageError, match=r"b\.geojson: cannot be written"):
+        write_geojson(mask, tmp_path / "no" / "a.geojson" / "b.geojson", scale=1.0)
+
+
+def test_outlines_of_another_slide_are_refused(tmp_path: Path) -> None:
+    """Also where they lie inside this one: they carry the size of the slide that they were made for."""
+    write_geojson(TissueMask(np.ones((8, 8), bool), 4.0, Size(32, 32)), tmp_path / "a.geojson", scale=2.0)
+    with pytest.raises(SettingsError, match="made for a slide of 64 x 64 pixels, this one has 100 x 64"):
+        read_geojson(tmp_path / "a.geojson", size=Size(32, 50), scale=2.0, downsample=4.0)
+    same = read_geojson(tmp_path / "a.geojson", size=Size(64, 64), scale=1.0, downsample=4.0)
+    assert same.pixels.mean() > 0.9
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_polygons_without_a_pixel_are_one_clear_line(tmp_path: Path, excluded: bool) -> None:
+    whole, speck = polygon([[0, 0], [40, 0], [40, 40], [0, 40]]), polygon([[1, 1], [1.2, 1], [1.2, 1.2]])
+    features = [feature(whole), feature(whole, "Ignore*")] if excluded else [feature(speck)]
+    with pytest.raises(SettingsError, match="too small, or all cut out"):
+        read(tmp_path / "edited.geojson", {"type": "FeatureCollection", "features": features})

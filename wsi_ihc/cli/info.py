@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_ihc.cli.options import SLIDE
+from wsi_ihc.cli.options import SLIDE, conversion_settings, some_conversion_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("slide", type=SLIDE)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-@click.option("--mpp", type=float, metavar="UM", help="Pixel size of level 0, where the file has none or a wrong one.")
 @click.option(
-    "--at", "wanted", type=float, default=0.5, show_default=True, metavar="UM", help="Resolution of the generator."
+    "--at",
+    "resolution__mpp",
+    type=float,
+    default=0.5,
+    show_default=True,
+    metavar="UM",
+    help="Resolution of the generator.",
 )
-@click.option("--reader", type=click.Choice(["auto", "openslide", "tiffslide"]), help="Library that reads the slide.")
-def info(slide: Path, as_json: bool, mpp: float | None, wanted: float, reader: str | None) -> None:
+@some_conversion_options("slide__mpp", "slide__reader")
+def info(slide: Path, as_json: bool, **values: Any) -> None:
     """What SLIDE is: reader, vendor, levels, pixel size, and what convert would use.
 
     A slide that convert would refuse is refused here too, for the same reason.
     """
     from contextlib import closing
 
-    from wsi_ihc.config import SlideSettings, load_settings
     from wsi_ihc.slides import open_slide
 
-    given = {"mpp": mpp, "reader": reader}
-    settings = load_settings(SlideSettings, overrides={key: value for key, value in given.items() if value is not None})
-    with closing(open_slide(slide, settings)) as opened:
-        facts = _facts(opened, wanted)
+    settings = conversion_settings(values)
+    assert settings.resolution.mpp is not None
+    with closing(open_slide(slide, settings.slide)) as opened:
+        facts = _facts(opened, settings.resolution.mpp)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:

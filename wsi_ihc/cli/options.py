@@ -20,9 +20,12 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "generator__name": ("--generator", {"metavar": "NAME|FILE", "help": "A built-in or installed one, or a bundle."}),
     "slide__mpp": (
         "--mpp",
-        {"type": float, "metavar": "UM", "help": "Pixel size of level 0, where the slide has none."},
+        {"type": float, "metavar": "UM", "help": "Pixel size of level 0, where the file has none or a wrong one."},
     ),
-    "tissue__source": ("--tissue", {"metavar": "auto|none|FILE.geojson", "help": "What is stained; none: everything."}),
+    "tissue__source": (
+        "--tissue",
+        {"metavar": "auto|none|FILE.geojson", "help": "Where the tissue is: found, everywhere, or as drawn in QuPath."},
+    ),
     "compute__device": ("--device", {"metavar": "auto|cpu|cuda[:i]", "help": "Where the generator runs."}),
     "compute__precision": (
         "--precision",
@@ -58,6 +61,11 @@ def conversion_options(command: _Command) -> _Command:
     return _with_options(settings_options(command), _CONVERSION_OPTIONS)
 
 
+def some_conversion_options(*names: str) -> Callable[[_Command], _Command]:
+    """Those of a conversion's options that ``names`` (``slide__mpp``) list, for a command that needs no others."""
+    return lambda command: _with_options(command, {name: _CONVERSION_OPTIONS[name] for name in names})
+
+
 def settings_options(command: _Command) -> _Command:
     """``--config`` and ``--set``, for commands whose settings live in sections."""
     return _with_options(command, _SETTINGS_OPTIONS)
@@ -70,8 +78,12 @@ def _with_options(command: _Command, options: dict[str, tuple[str, dict[str, Any
 
 
 def conversion_settings(values: dict[str, Any]) -> ConversionSettings:
-    """Settings from the options of :func:`conversion_options`; what was not given keeps its default."""
-    config, assignments = values.pop("config"), values.pop("assignments")
+    """Settings from the options of :func:`conversion_options`; what was not given keeps its default.
+
+    Raises:
+        SettingsError: naming the option or the key, what was given and what was expected.
+    """
+    config, assignments = values.pop("config", None), values.pop("assignments", ())
     given = {key.replace("__", "."): _number_or_text(value) for key, value in values.items() if value is not None}
     return load_settings(ConversionSettings, config, given, assignments)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_settings, settings_options
-from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.atomic import write_atomically
+from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_settings, settings_options, some_conversion_options
+from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
 
 if TYPE_CHECKING:
     from wsi_ihc.slides import SlideView
@@ -23,22 +26,7 @@ _GEOJSON = (".geojson", ".json")
     "-o", "--output", type=OUTPUT, required=True, metavar="FILE", help="mask.geojson for QuPath, or mask.png."
 )
 @click.option("--overlay", type=OUTPUT, metavar="FILE.png", help="Also write the slide with the outline drawn on it.")
-@click.option(
-    "--mpp",
-    "slide__mpp",
-    type=float,
-    metavar="UM",
-    help="Pixel size of the slide's level 0, where the file has none or a wrong one.",
-)
-@click.option(
-    "--tissue", "tissue__source", metavar="auto|none|FILE.geojson", help="Where the mask comes from; auto finds it."
-)
-@click.option(
-    "--reader",
-    "slide__reader",
-    type=click.Choice(["auto", "openslide", "tiffslide"]),
-    help="Library that reads the slide.",
-)
+@some_conversion_options("slide__mpp", "tissue__source", "slide__reader")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist; a mask edited by hand may be one.")
 @settings_options
 def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **values: Any) -> None:
@@ -55,6 +43,7 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **v
 
     settings = conversion_settings(values)
     _check_outputs(output, overlay, overwrite)
+    _check_inputs_stay([path for path in (output, overlay) if path], [slide, Path(settings.tissue.source)])
     started = time.perf_counter()
     with closing(open_slide(slide, settings.slide)) as reader:
         for notice in (*reader.notices, *check_brightfield(reader)):
@@ -62,9 +51,13 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **v
         view = SlideView.at(reader, None)
         mask = find_tissue(view, settings.tissue)
         seconds = time.perf_counter() - started
-        _write(mask, output)
         if overlay:
             _write_overlay(mask, view, settings.tissue.mpp, overlay)
+    if not mask.pixels.any():
+        raise UnsupportedSlideError(
+            f"{slide}: no tissue found, {output} is not written; see why with --overlay look.png"
+        )
+    _write(mask, output)
     click.echo(f"{slide.name}: {_summary(mask, view)}, {seconds:.1f} s: {output}")
 
 
@@ -73,9 +66,18 @@ def _check_outputs(output: Path, overlay: Path | None, overwrite: bool) -> None:
         raise SettingsError(f"{output}: the name must end in .geojson or .png")
     if overlay and overlay.suffix.lower() != ".png":
         raise SettingsError(f"{overlay}: the name must end in .png")
+    if overlay and overlay.absolute() == output.absolute():
+        raise SettingsError(f"{output}: the mask and the overlay cannot have one name; choose another for --overlay")
     for path in (output, overlay):
         if path and path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists; choose another name, or replace it with --overwrite")
+            raise OutputError(f"{path}: exists already; give --overwrite to replace it, or another name")
+
+
+def _check_inputs_stay(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse to write over the slide, or over outlines that somebody drew."""
+    for output, given in product(outputs, inputs):
+        if output.exists() and given.exists() and output.samefile(given):
+            raise SettingsError(f"{output}: would replace what it is made from; choose another name")
 
 
 def _write(mask: TissueMask, output: Path) -> None:
@@ -85,29 +87,20 @@ def _write(mask: TissueMask, output: Path) -> None:
     if output.suffix.lower() in _GEOJSON:
         write_geojson(mask, output, scale=1.0)
     else:
-        _write_bytes(output, png(mask_picture(mask)))
+        write_atomically(output, png(mask_picture(mask)))
 
 
 def _write_overlay(mask: TissueMask, view: SlideView, mpp: float, overlay: Path) -> None:
     from wsi_ihc.tissue.finding import read_thumbnail, thumbnail_view
     from wsi_ihc.tissue.pictures import overlay_picture, png
 
-    _write_bytes(overlay, png(overlay_picture(mask, read_thumbnail(thumbnail_view(view.slide, mpp)))))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    write_atomically(overlay, png(overlay_picture(mask, read_thumbnail(thumbnail_view(view.slide, mpp)))))
 
 
 def _summary(mask: TissueMask, view: SlideView) -> str:
     from wsi_ihc.geometry import Region
 
     share = mask.fraction(Region(0, 0, *mask.size))
-    if share == 0:
-        return "no tissue found"
     if view.mpp is None:
         return f"tissue {share:.1%}"
     height, width = (side * view.mpp / 1000 for side in mask.size)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wsi_ihc.errors import OutputError, SettingsError
+from wsi_ihc.atomic import write_atomically
+from wsi_ihc.errors import SettingsError
 from wsi_ihc.geometry import Size
 from wsi_ihc.tissue.mask import TissueMask
 from wsi_ihc.tissue.outlines import Ring, fill, outlines
@@ -34,7 +35,7 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
     the same mask, pixel for pixel.
 
     Raises:
-        OutputError: the file cannot be written.
+        StorageError: the file cannot be written.
     """
     pieces = sorted(outlines(mask.pixels), key=lambda rings: -sum(len(ring) for ring in rings))
     closed = ([_closed_ring(_on_plane(ring, mask) * scale) for ring in rings] for rings in pieces)
@@ -42,10 +43,7 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
     slide = {"slide_width": str(round(mask.size.width * scale)), "slide_height": str(round(mask.size.height * scale))}
     features = [_feature(rings, number, slide) for number, rings in enumerate(closed, start=1)]
     text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write the tissue outlines ({error.strerror})") from None
+    write_atomically(Path(path), text.encode())
 
 
 def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: float) -> TissueMask:
@@ -62,12 +60,13 @@ def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: floa
         downsample: working pixels per pixel of the mask.
 
     Raises:
-        SettingsError: not such a file, no polygons in it, or coordinates that lie outside the slide.
+        SettingsError: not such a file, nothing of the slide in its polygons, or they were drawn on another slide.
     """
     included: list[Polygon] = []
     excluded: list[Polygon] = []
     skipped = 0
     for feature in _features(_parse(path), path):
+        _check_slide(feature, size, scale, path)
         polygons, others = _polygons(feature.get("geometry", feature), path)
         skipped += others
         (excluded if _is_excluded(feature) else included).extend(polygons)
@@ -80,6 +79,10 @@ def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: floa
     pixels = np.zeros(shape, bool)
     for polygons, value in ((included, True), (excluded, False)):
         fill(pixels, [[ring / (scale * downsample) for ring in rings] for rings in polygons], value)
+    if not pixels.any():
+        raise SettingsError(
+            f"{path}: its polygons are too small, or all cut out by Ignore*; draw what shall be stained"
+        )
     return TissueMask(pixels, downsample, size)
 
 
@@ -113,7 +116,9 @@ def _parse(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise SettingsError(f"{path}: cannot read the tissue outlines ({error.strerror})") from None
+        raise SettingsError(
+            f"{path}: cannot read the tissue outlines ({error.strerror}); give auto, none or a GeoJSON file"
+        ) from None
     except (ValueError, RecursionError):
         raise SettingsError(f"{path}: not GeoJSON; in QuPath: File, Export objects as GeoJSON") from None
 
@@ -165,6 +170,18 @@ def _is_excluded(feature: dict[str, Any]) -> bool:
         case {"classification": {"names": [str(name), *_]}}:
             return name.lower() in ("ignore*", "exclude")
     return False
+
+
+def _check_slide(feature: dict[str, Any], size: Size, scale: float, path: str | Path) -> None:
+    """Refuse outlines that :func:`write_geojson` made for a slide of another size; QuPath keeps its note of that."""
+    match feature.get("properties"):
+        case {"metadata": {"slide_width": str(width), "slide_height": str(height)}} if (width + height).isdecimal():
+            noted, own = np.array([float(width), float(height)]), np.array([size.width, size.height]) * scale
+            if (np.abs(noted - own) > _OVERHANG * own + scale).any():
+                raise SettingsError(
+                    f"{path}: made for a slide of {width} x {height} pixels, this one has {own[0]:.0f} x {own[1]:.0f}; "
+                    "give the outlines of this slide"
+                )
 
 
 def _check_inside(polygons: list[Polygon], size: Size, scale: float, path: str | Path) -> None:
