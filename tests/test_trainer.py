@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from wsi_ihc.training.run_folder import RunFolder, read_run
 from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
 from wsi_ihc.training.state import TrainingState
-from wsi_ihc.training.trainer import Trainer
+from wsi_ihc.training.trainer import StepReport, Trainer
 
 CPU = World(torch.device("cpu"))
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
@@ -281,6 +283,36 @@ def test_refusals_are_one_line(
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
     assert words in errors[0]
+
+
+def test_ctrl_c_is_one_line_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "a run"
+    arguments = _train(run, "schedule.constant=22", "schedule.decay=0")[3:]
+    take_steps = Trainer.take_steps
+
+    def interrupted(self: Trainer) -> Iterator[StepReport]:
+        for report in take_steps(self):
+            yield report
+            if report.step == 21:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "take_steps", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--quiet"])
+    monkeypatch.setattr(Trainer, "take_steps", take_steps)
+    assert caught.value.code == 130
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    told, command = line.split(", with: ")
+    assert told == "wsi-ihc: interrupted after step 21; go on from step 20, the last checkpoint"
+    assert shlex.split(command) == ["wsi-ihc", *arguments, "--resume"]
+    with pytest.raises(SystemExit) as caught:
+        main(shlex.split(command)[1:])
+    assert caught.value.code == 0
+    said = capsys.readouterr().err
+    assert "resuming after step 20" in said
+    assert "22 steps taken" in said
 
 
 def _train(folder: Path, *arguments: str, ranks: int = 1) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -56,14 +57,16 @@ def train(
     # on an idle machine, five times faster on one that is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from wsi_ihc.cli import INTERRUPTED
     from wsi_ihc.training.check import check_sources
     from wsi_ihc.training.config import load_training_settings
     from wsi_ihc.training.distributed import joined_world, rank_and_ranks
     from wsi_ihc.training.sources import find_sources
 
-    chosen = [f"compute.{key}={value}" for key, value in (("device", device), ("precision", precision)) if value]
+    chosen = (f"compute.{key}={value}" for key, value in (("device", device), ("precision", precision)) if value)
+    given = (*assignments, *chosen)
     rank, ranks = rank_and_ranks()
-    settings = load_training_settings(config, data=data, assignments=(*assignments, *chosen), ranks=ranks)
+    settings = load_training_settings(config, data=data, assignments=given, ranks=ranks)
     if output is None and not (dry_run or check_only):
         raise click.UsageError("Missing option '-o' / '--output': the folder of the run.")
     say = click.echo if rank == 0 and not quiet else _say_nothing
@@ -80,14 +83,22 @@ def train(
         return 8 if report.problems else 0
     assert output is not None
     with joined_world(settings.compute.device) as world:
-        _run(settings, sources, report.lines(most=10**9), output, resume, world, quiet)
+        trainer = _prepare(settings, sources, report.lines(most=10**9), output, resume, world)
+        try:
+            _run(trainer, quiet=quiet or not world.leads)
+        except KeyboardInterrupt:
+            if world.leads:
+                command = _resume_command(config, data, output, given, ranks)
+                # The terminal has written ^C: the line begins below it.
+                click.echo(f"\nwsi-ihc: {_how_to_go_on(trainer, command)}", err=True)
+            return INTERRUPTED
     return 0
 
 
-def _run(
-    settings: TrainingSettings, sources: Sequence[Source], checked: list[str], output: Path, resume: bool, world: World,
-    quiet: bool,
-) -> None:  # fmt: skip
+def _prepare(
+    settings: TrainingSettings, sources: Sequence[Source], checked: list[str], output: Path, resume: bool, world: World
+) -> Trainer:
+    """The run's folder and its trainer, where the run stands."""
     import cv2
 
     from wsi_ihc.generators import tune_allocator
@@ -106,15 +117,33 @@ def _run(
     trainer = Trainer(settings, sources, folder, world)
     if resume:
         trainer.resume()
-    quiet = quiet or not world.leads
+    return trainer
+
+
+def _run(trainer: Trainer, *, quiet: bool) -> None:
     if trainer.state.step and not quiet:
         click.echo(f"resuming after step {trainer.state.step}", err=True)
     _follow(trainer, quiet=quiet)
     if not quiet:
-        best = "".join(
-            f", best {name} {value:.4f}" for name, value in trainer.state.best.items() if name == settings.run.best_by
-        )
-        click.echo(f"{trainer.steps} steps taken{best}; generator: {folder.bundle(settings.name)}", err=True)
+        name, best_by = trainer.settings.name, trainer.settings.run.best_by
+        best = f", best {best_by} {trainer.state.best[best_by]:.4f}" if best_by in trainer.state.best else ""
+        click.echo(f"{trainer.steps} steps taken{best}; generator: {trainer.run.bundle(name)}", err=True)
+
+
+def _how_to_go_on(trainer: Trainer, command: str) -> str:
+    """The one line of an interrupted training."""
+    kept = (
+        f"step {trainer.kept_step}, the last checkpoint" if trainer.kept_step else "the start, as no checkpoint was due"
+    )
+    return f"interrupted after step {trainer.state.step}; go on from {kept}, with: {command}"
+
+
+def _resume_command(config: Path, data: Path | None, output: Path, assignments: Sequence[str], ranks: int) -> str:
+    """What the user types to go on."""
+    program = ["wsi-ihc"] if ranks == 1 else ["torchrun", "…", "-m", "wsi_ihc"]
+    folder = ["--data", str(data)] if data else []
+    settings = [part for assignment in assignments for part in ("--set", assignment)]
+    return shlex.join([*program, "train", str(config), *folder, "-o", str(output), *settings, "--resume"])
 
 
 def _follow(trainer: Trainer, *, quiet: bool) -> None:

@@ -17,9 +17,10 @@ from wsi_ihc.training.config import LossSettings, TrainingSettings
 from wsi_ihc.training.run_folder import RunFolder, read_run
 
 
-def save_average(run: RunFolder, settings: TrainingSettings, data_digest: str, average: nn.Module, step: int) -> Bundle:
+def save_average(run: RunFolder, settings: TrainingSettings, average: nn.Module, step: int) -> Bundle:
     """Write the averaged generator as the run's bundle, over the previous one."""
-    card = generator_card(settings, data_digest, step)
+    _, record = read_run(run.path)
+    card = generator_card(settings, record["data_digest"], step)
     return save_bundle(run.bundle(settings.name), card, average.state_dict(), overwrite=True)
 
 

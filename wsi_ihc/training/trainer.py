@@ -25,7 +25,7 @@ from wsi_ihc.training.monitoring import Averages, CollapseWatch, Logbook, Measur
 from wsi_ihc.training.objective import generator_terms, gradient_shares
 from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.schedule import learning_rate_factor, total_steps
-from wsi_ihc.training.sources import Source, data_digest
+from wsi_ihc.training.sources import Source
 from wsi_ihc.training.state import TrainingState
 from wsi_ihc.training.validation import validate
 
@@ -51,7 +51,8 @@ class Trainer:
         self.steps = total_steps(settings, self.data.schedule.steps_per_epoch)
         self.compute = Compute.on(world.device, settings.compute)
         self.state = TrainingState(settings, world.device, scale_gradients=self.compute.scales_gradients)
-        self._data_digest = data_digest(sources)
+        self.kept_step = 0
+        """Of the last checkpoint: where a run that is stopped now goes on."""
         self._generate = self.compute.forward_of(self.state.generator)
         self._judge = self.compute.forward_of(self.state.discriminator)
 
@@ -59,6 +60,7 @@ class Trainer:
         """Go on from the last checkpoint, where there is one."""
         if self.run.checkpoint.is_file():
             self.state.load(self.run.checkpoint, self.world.device)
+            self.kept_step = self.state.step
 
     def take_steps(self) -> Iterator[StepReport]:
         """Take all remaining steps, one at a time, reporting each.
@@ -191,12 +193,13 @@ class Trainer:
         if not self.world.leads:
             return
         self.state.save(self.run.checkpoint)
+        self.kept_step = self.state.step
         if not self.validation:
             self._export()
 
     def _export(self) -> None:
         if self.world.leads:
-            save_average(self.run, self.settings, self._data_digest, self.state.average, self.state.step)
+            save_average(self.run, self.settings, self.state.average, self.state.step)
 
     def _refuse_nonsense(self, measures: Measures) -> None:
         for name, value in measures.items():
