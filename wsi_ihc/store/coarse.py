@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +17,16 @@ if TYPE_CHECKING:
     from wsi_ihc.store.tilestore import TileStore
 
 
+_PARTS = 16
+"""Enough of them to keep the threads busy."""
+
+
 def complete_levels(store: TileStore) -> None:
     """Encodes and stores every tile of the patch level and above that is not all white.
 
-    Depth first: a tile is made from its four children as soon as they are there. Memory bound: one tile and a
-    quarter per level, and the block marks, one byte a block.
+    Depth first: a tile is made from its four children as soon as they are there. The slide's parts are shared among
+    threads. Memory bound: one tile and a quarter per level and thread, a quarter of a tile for each of up to a
+    hundred parts, and the block marks, one byte a block.
 
     Raises:
         StorageError: a patch is damaged, or the disk refuses.
@@ -27,7 +34,7 @@ def complete_levels(store: TileStore) -> None:
     layout = store.layout
     if layout.has_patches:
         finished = store.finished_mask()
-        _Builder(store, finished, layout.occupied(finished)).tile(len(layout.levels) - 1, 0, 0)
+        _Builder(store, finished, layout.occupied(finished)).build()
 
 
 class _Builder:
@@ -35,12 +42,29 @@ class _Builder:
         self._store = store
         self._finished = finished
         self._occupied = occupied
+        self._quarters: dict[tuple[int, int, int], NDArray[np.uint8] | None] = {}
 
-    def tile(self, level: int, row: int, column: int) -> NDArray[np.uint8] | None:
-        """Makes and stores a tile and everything under it; its part on the plane, or None when all of it is white."""
+    def build(self) -> None:
+        top = len(self._occupied) - 1
+        levels = range(self._store.layout.patch_level, top + 1)
+        split = max((level for level in levels if self._occupied[level].size >= _PARTS), default=top)
+        parts = [(split, row, column) for row, column in np.ndindex(self._occupied[split].shape)]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            quarters = list(pool.map(lambda part: self._quarter(*part), parts))
+        self._quarters = dict(zip(parts, quarters, strict=True))
+        if split < top:
+            self._quarter(top, 0, 0)
+
+    def _quarter(self, level: int, row: int, column: int) -> NDArray[np.uint8] | None:
+        """A tile's part on the plane on the next coarser level, or None when all of it is white.
+
+        The tile and everything under it is made and stored, unless that is done.
+        """
         rows, columns = self._occupied[level].shape
         if row >= rows or column >= columns or not self._occupied[level][row, column]:
             return None
+        if (level, row, column) in self._quarters:
+            return self._quarters[level, row, column]
         layout = self._store.layout
         height, width = layout.levels[level]
         height, width = min(TILE_PX, height - row * TILE_PX), min(TILE_PX, width - column * TILE_PX)
@@ -48,16 +72,17 @@ class _Builder:
         if level == layout.patch_level:
             self._paste_patches(pixels, Region(row * TILE_PX, column * TILE_PX, height, width))
         else:
-            self._paste_children(pixels, level, row, column)
-        self._store.write_tile(level, row, column, layout.codec.encode(pixels))
-        return pixels
+            self._paste_quarters(pixels, level, row, column)
+        self._store.write_coarse_tile(level, row, column, layout.codec.encode(pixels))
+        return halve(pixels)
 
-    def _paste_children(self, pixels: NDArray[np.uint8], level: int, row: int, column: int) -> None:
+    def _paste_quarters(self, pixels: NDArray[np.uint8], level: int, row: int, column: int) -> None:
         half = TILE_PX // 2
         for down, right in np.ndindex(2, 2):
-            child = self.tile(level - 1, 2 * row + down, 2 * column + right)
-            if child is not None:
-                pixels[down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(child)
+            quarter = self._quarter(level - 1, 2 * row + down, 2 * column + right)
+            if quarter is not None:
+                height, width = quarter.shape[:2]
+                pixels[down * half : down * half + height, right * half : right * half + width] = quarter
 
     def _paste_patches(self, pixels: NDArray[np.uint8], tile: Region) -> None:
         """Patches need not divide a tile: a core of 1536 leaves patches of 768."""

@@ -7,12 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,8 @@ from wsi_ihc.geometry import Size
 from wsi_ihc.store.coarse import complete_levels
 from wsi_ihc.store.files import TEMPORARY, remove_temporary, storage_errors, write_whole
 from wsi_ihc.store.layout import EncodedBlock, StoreLayout, encode_block
-from wsi_ihc.store.pyramid import ATTRIBUTE, BLOCKS, PATCHES, chunk_key, create_pyramid
+from wsi_ihc.store.pyramid import ATTRIBUTE, BLOCKS, METADATA, PATCHES, chunk_key, create_pyramid
+from wsi_ihc.store.shards import pack_shard, read_from_shard, with_checksum, without_checksum
 
 _DONE = b"\x01"
 
@@ -38,8 +38,9 @@ class StaleStoreError(StorageError):
 class TileStore:
     """Encoded tiles by block, on disk, in the folder ``path``.
 
-    Every block writes tiles that no other block writes, each under a temporary name first, and its mark last: many
-    processes and machines may write at once, and a process that is killed leaves its block unfinished, nothing else.
+    A block writes files that no other block writes, one a level that it owns and one for its patch, each under a
+    temporary name first, and its mark last: many processes and machines may write at once, and a process that is
+    killed leaves its block unfinished, nothing else.
     A tile that is absent reads as white. Nothing is synced to the disk block by block; a power cut may cost finished
     blocks, which is noticed when the output is written.
     """
@@ -66,8 +67,12 @@ class TileStore:
         return cls(path, layout)
 
     @classmethod
-    def open(cls, path: Path, layout: StoreLayout, fingerprint: Mapping[str, Any]) -> TileStore:
+    def open(
+        cls, path: Path, layout: StoreLayout, fingerprint: Mapping[str, Any], *, any_core: bool = False
+    ) -> TileStore:
         """Continues a store, when nobody else has it open: what killed processes left half written is removed.
+
+        With ``any_core`` the store keeps the size of its blocks, whatever ``layout`` says of it.
 
         Raises:
             FileNotFoundError: there is none; create it.
@@ -79,6 +84,8 @@ class TileStore:
         description = _describe(path)
         if description is None:
             raise StaleStoreError(path, ("its description is damaged",))
+        if any_core:
+            layout = replace(layout, core_px=description["layout"]["core_px"])
         wanted = _plain({"layout": asdict(layout), "fingerprint": dict(fingerprint)})
         differences = [
             *_differences(description.get("layout", {}), wanted["layout"]),
@@ -119,15 +126,16 @@ class TileStore:
     def put_encoded(self, row: int, column: int, block: EncodedBlock) -> int:
         """Stores a block that was encoded elsewhere with this store's ``layout``; as ``put`` does."""
         written = 0
-        for (level, tile_row, tile_column), data in block.tiles.items():
-            per_core = self.layout.core_tiles(level)
-            self.write_tile(level, row * per_core + tile_row, column * per_core + tile_column, data)
-            written += len(data)
+        for level in range(min(self.layout.patch_level, len(self.levels))):
+            cells = np.ndindex(2 * (self.layout.core_tiles(level),))
+            shard = pack_shard([block.tiles.get((level, *cell)) for cell in cells])
+            self._write(chunk_key(str(level), row, column), shard)
+            written += len(shard)
         if block.patch is not None:
             height, width = block.patch.shape[:2]
             chunk = np.full((self.layout.patch_px, self.layout.patch_px, 3), 255, np.uint8)
             chunk[:height, :width] = block.patch
-            patch = bytes(imagecodecs.zstd_encode(chunk.tobytes(), level=1))
+            patch = with_checksum(chunk.tobytes())
             self._write(chunk_key(PATCHES, row, column), patch)
             written += len(patch)
         self._write(chunk_key(BLOCKS, row, column), _DONE)
@@ -175,18 +183,24 @@ class TileStore:
         Raises:
             StorageError: it is damaged or missing.
         """
-        data = self._read(chunk_key(str(level), row, column))
-        if self.layout.codec.is_whole(data):
-            return data
         if level >= self.layout.patch_level:
+            data = self._read(chunk_key(str(level), row, column))
+            if self.layout.codec.is_whole(data):
+                return data
             raise StorageError(
                 f"{self.path}: tile {row}, {column} of level {level} is damaged; run the same command again"
             )
         per_core = self.layout.core_tiles(level)
-        raise self._forget(row // per_core, column // per_core)
+        (block_row, tile_row), (block_column, tile_column) = divmod(row, per_core), divmod(column, per_core)
+        data = self._read_from_shard(
+            chunk_key(str(level), block_row, block_column), per_core**2, tile_row * per_core + tile_column
+        )
+        if self.layout.codec.is_whole(data):
+            return data
+        raise self._forget(block_row, block_column)
 
-    def write_tile(self, level: int, row: int, column: int, data: bytes) -> None:
-        """Stores the encoded bytes of one tile."""
+    def write_coarse_tile(self, level: int, row: int, column: int, data: bytes) -> None:
+        """Stores the encoded bytes of a tile that no block owns."""
         self._write(chunk_key(str(level), row, column), data)
 
     def read_patch(self, row: int, column: int) -> NDArray[np.uint8]:
@@ -196,11 +210,10 @@ class TileStore:
             StorageError: it is damaged or missing; the block is forgotten.
         """
         side = self.layout.patch_px
-        try:
-            raw = imagecodecs.zstd_decode(self._read(chunk_key(PATCHES, row, column)))
-            return np.frombuffer(raw, np.uint8).reshape(side, side, 3)
-        except (imagecodecs.ZstdError, ValueError):
-            raise self._forget(row, column) from None
+        raw = without_checksum(self._read(chunk_key(PATCHES, row, column)))
+        if raw is None or len(raw) != side * side * 3:
+            raise self._forget(row, column)
+        return np.frombuffer(raw, np.uint8).reshape(side, side, 3)
 
     def save_json(self, name: str, value: Any) -> None:
         """Keeps a JSON value for a later run."""
@@ -245,6 +258,18 @@ class TileStore:
             except FileNotFoundError:
                 return b""
 
+    def _read_from_shard(self, key: str, count: int, number: int) -> bytes:
+        """The bytes of one tile of a shard; none when it is damaged or absent."""
+        with storage_errors(self.path):
+            try:
+                descriptor = os.open(f"{self._root}/{key}", os.O_RDONLY)
+            except FileNotFoundError:
+                return b""
+            try:
+                return read_from_shard(descriptor, count, number)
+            finally:
+                os.close(descriptor)
+
     def _forget(self, row: int, column: int) -> StorageError:
         """Marks a block as not finished, and returns the error that says so."""
         with storage_errors(self.path):
@@ -259,7 +284,7 @@ def _describe(path: Path) -> dict[str, Any] | None:
     """The description that ``create`` wrote; None when there is none that can be read."""
     with storage_errors(path):
         try:
-            description = json.loads((path / ".zattrs").read_bytes())[ATTRIBUTE]
+            description = json.loads((path / METADATA).read_bytes())["attributes"][ATTRIBUTE]
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
     return description if isinstance(description, dict) and isinstance(description.get("layout"), dict) else None
@@ -269,7 +294,9 @@ def _remove_store(path: Path) -> None:
     """Removes a store, also a damaged one; never anything else that has its name."""
     if not os.path.lexists(path):
         return
-    if path.is_symlink() or not path.is_dir() or not ((path / ".zgroup").exists() or not any(path.iterdir())):
+    # .zgroup: stores of an earlier version.
+    ours = path.is_dir() and (any((path / name).exists() for name in (METADATA, ".zgroup")) or not any(path.iterdir()))
+    if path.is_symlink() or not ours:
         raise StorageError(f"{path}: is in the way and no store of blocks; remove it or choose another output name")
     shutil.rmtree(path)
 
