@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
 from wsi_ihc.errors import SettingsError
 
@@ -93,8 +93,9 @@ class GeneratorSettings(Settings):
 class TilingSettings(Settings):
     """The grid of blocks. It must not change the pixels."""
 
-    core_px: int = Field(default=1024, ge=512, multiple_of=512)
-    """Side of a block's core, working pixels. Larger cores pay less halo and take more memory."""
+    core_px: Annotated[int, Field(ge=512, multiple_of=512)] | Literal["auto"] = "auto"
+    """Side of a block's core, working pixels. Larger cores pay less halo and take more memory; ``auto`` is the size
+    that costs least arithmetic for this slide's tissue within ``compute.memory``."""
     halo_px: int | None = Field(default=None, ge=0)
     """By default measured from the generator; less than that leaves seams."""
 
@@ -106,6 +107,11 @@ class ComputeSettings(Settings):
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``."""
     precision: Precision = "auto"
     """``auto``: bfloat16 where the processor multiplies it in hardware, float16 on a GPU, else float32."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the generator: ``auto`` takes OpenVINO on processors with AMX when it is installed."""
+    memory: ByteSize | Literal["auto"] = "auto"
+    """What a conversion may take where the generator runs, for example ``4GB``: of the process on a CPU (``auto``:
+    2 GB), of the device on a GPU (``auto``: half of what is free). More memory, larger blocks, less halo."""
     batch_size: int | Literal["auto"] = "auto"
     """Blocks in one pass of the generator; ``auto`` is 1 on a CPU and fits free memory on a GPU."""
     threads: int = Field(default=0, ge=0)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
 from wsi_ihc.calibration import read_calibration_windows
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError, UnsupportedSlideError
 from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
 from wsi_ihc.generators.calibration import pool_statistics
-from wsi_ihc.generators.device import choose_device, choose_dtype
+from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
@@ -32,9 +33,6 @@ from wsi_ihc.store import StaleStoreError, StoreLayout, TileStore
 from wsi_ihc.tissue import TissueMask, find_tissue
 
 logger = logging.getLogger(__name__)
-
-_BYTES_PER_PIXEL = 700
-"""Device memory that a full-size generator takes for a window's pixel in half precision."""
 
 
 @dataclass(frozen=True)
@@ -84,31 +82,50 @@ def prepare(
         UnsupportedSlideError: no tissue was found.
     """
     network = bundle.build()
-    halo_px, core_px = choose_halo(network, settings), settings.tiling.core_px
+    halo_px, align_px = choose_halo(network, settings), measure_alignment(network)
     device = choose_device(settings.compute.device)
-    precision = str(choose_dtype(settings.compute.precision, device)).removeprefix("torch.")
-    fingerprint = _fingerprint(source, bundle, settings, halo_px, device.type, precision)
-    layout = StoreLayout(view.size, core_px, settings.output.compression, settings.output.quality)
-    store = open_store(store_path, layout, fingerprint)
+    dtype = choose_dtype(settings.compute.precision, device)
+    computation = {
+        "device": device.type,
+        "precision": str(dtype).removeprefix("torch."),
+        "backend": choose_backend(settings.compute.backend, device, network),
+    }
+    mode = resolve_mode(network, settings.generator.normalisation)
+    fingerprint = _fingerprint(source, bundle, settings, halo_px, computation)
+    budget = MemoryBudget.of(settings.compute, bundle.card.architecture, device, dtype)
 
+    core_px = settings.tiling.core_px
+    layout = StoreLayout(
+        view.size,
+        USUAL_CORE_PX if core_px == "auto" else core_px,
+        settings.output.compression,
+        settings.output.quality,
+    )
+    store = _earlier_store(store_path, layout, fingerprint, any_core=core_px == "auto")
     progress.stage("finding tissue")
-    mask = _kept_mask(store, view, settings)
+    mask = (store and _kept_mask(store, view)) or find_tissue(view, settings.tissue)
     if not mask.pixels.any():
         raise UnsupportedSlideError(
             f"{source}: no tissue found; check the slide, give the tissue with --tissue FILE.geojson, "
             "or stain everything with --tissue none"
         )
-    mode = resolve_mode(network, settings.generator.normalisation)
+    if store is None:
+        if core_px == "auto" and mode != "tile":
+            chosen = choose_core_px(bundle.card.architecture, mask, halo_px=halo_px, align_px=align_px, budget=budget)
+            layout = replace(layout, core_px=chosen)
+        store = TileStore.create(store_path, layout, fingerprint)
+        store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
     statistics = None
     if mode == "calibrated":
         progress.stage("calibrating")
         statistics = _kept_statistics(store, network, view, mask, settings, device)
-    batch_size = _kept_batch_size(store, settings, device, core_px + 2 * halo_px)
+    core_px = store.layout.core_px
+    batch_size = _kept_batch_size(store, settings, device, budget, core_px + 2 * halo_px)
     plan = plan_conversion(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
     )
     job = StainingJob(source.absolute(), _anywhere(settings), view.mpp, plan.grid, mask, statistics, store.path)
-    provenance = _provenance(source, view, bundle.card, settings, job, mode, device.type, precision)
+    provenance = _provenance(source, view, bundle.card, settings, job, mode, computation)
     return Prepared(job, plan, provenance)
 
 
@@ -118,9 +135,9 @@ def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:
     Raises:
         SettingsError: the settings' halo or core does not fit the network's alignment.
     """
-    align = measure_alignment(network)
-    if settings.tiling.core_px % align:
-        raise SettingsError(f"tiling.core_px={settings.tiling.core_px}: this generator needs a multiple of {align}")
+    align, core = measure_alignment(network), settings.tiling.core_px
+    if core != "auto" and core % align:
+        raise SettingsError(f"tiling.core_px={core}: this generator needs a multiple of {align}")
     halo = settings.tiling.halo_px
     if halo is None:
         return measure_halo(network)
@@ -129,19 +146,19 @@ def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:
     return halo
 
 
-def open_store(path: Path, layout: StoreLayout, fingerprint: dict[str, Any]) -> TileStore:
-    """The store of an earlier run when it was made from the same things, else an empty one; says why it starts anew."""
+def _earlier_store(path: Path, layout: StoreLayout, fingerprint: dict[str, Any], *, any_core: bool) -> TileStore | None:
+    """The store of an earlier run when it was made from the same things; says why not."""
     try:
-        return TileStore.open(path, layout, fingerprint)
+        return TileStore.open(path, layout, fingerprint, any_core=any_core)
     except FileNotFoundError:
-        pass
+        return None
     except StaleStoreError as stale:
         logger.warning("starting afresh: %s", "; ".join(stale.differences))
-    return TileStore.create(path, layout, fingerprint)
+        return None
 
 
 def _fingerprint(
-    source: Path, bundle: Bundle, settings: ConversionSettings, halo_px: int, device: str, precision: str
+    source: Path, bundle: Bundle, settings: ConversionSettings, halo_px: int, computation: dict[str, str]
 ) -> dict[str, Any]:
     """Everything that the pixels depend on. The grid is in the store's layout."""
     kept = settings.model_dump(mode="json", exclude={"compute", "tiling", "output"})
@@ -153,9 +170,8 @@ def _fingerprint(
         "settings": kept,
         "batch_size": settings.compute.batch_size,
         "halo_px": halo_px,
-        "device": device,
-        "precision": precision,
         "version": version("wsi-ihc"),
+        **computation,
     }
 
 
@@ -174,13 +190,9 @@ def _file_digest(path: Path) -> str | None:
         return None  # find_tissue says what is wrong with it
 
 
-def _kept_mask(store: TileStore, view: SlideView, settings: ConversionSettings) -> TissueMask:
+def _kept_mask(store: TileStore, view: SlideView) -> TissueMask | None:
     kept = store.load_arrays("tissue")
-    if kept is not None:
-        return TissueMask(kept["pixels"], float(kept["downsample"]), view.size)
-    mask = find_tissue(view, settings.tissue)
-    store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
-    return mask
+    return None if kept is None else TissueMask(kept["pixels"], float(kept["downsample"]), view.size)
 
 
 def _kept_statistics(
@@ -201,16 +213,16 @@ def _kept_statistics(
     return statistics
 
 
-def _kept_batch_size(store: TileStore, settings: ConversionSettings, device: torch.device, window_px: int) -> int:
+def _kept_batch_size(
+    store: TileStore, settings: ConversionSettings, device: torch.device, budget: MemoryBudget, window_px: int
+) -> int:
     """The batch size of the settings, or for ``auto`` what fits; the choice of an earlier run stays."""
     if settings.compute.batch_size != "auto":
         return settings.compute.batch_size
     kept = store.load_json("batch_size")
     if kept is None:
-        kept = 1
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            kept = int(np.clip(free // 2 // (window_px**2 * _BYTES_PER_PIXEL), 1, 16))
+        # On a processor a batch gains 2 to 5 %, and a larger window more for the same memory.
+        kept = 1 if device.type == "cpu" else budget.batch(window_px)
         store.save_json("batch_size", kept)
     return int(kept)
 
@@ -222,8 +234,7 @@ def _provenance(
     settings: ConversionSettings,
     job: StainingJob,
     mode: str,
-    device: str,
-    precision: str,
+    computation: dict[str, str],
 ) -> Provenance:
     slide = view.slide
     tissue = settings.tissue.source
@@ -248,11 +259,12 @@ def _provenance(
         tissue_source=tissue if tissue in ("auto", "none") else Path(tissue).name,
         tissue_fraction=round(float(job.mask.pixels.mean()), 6),
         halo_px=job.grid.halo_px,
-        device=device,
-        precision=precision,
+        device=computation["device"],
+        precision=computation["precision"],
+        backend=computation["backend"],
         compression=settings.output.compression,
         quality=settings.output.quality if settings.output.compression == "jpeg" else None,
-        versions={"wsi-ihc": version("wsi-ihc"), "torch": torch.__version__},
+        versions={name: version(name) for name in ("wsi-ihc", "torch", computation["backend"])},
     )
 
 

@@ -7,10 +7,8 @@ device; the device itself takes one batch at a time.
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +60,6 @@ class Staining:
     mask: TissueMask
     stainer: Stainer
     store: TileStore
-    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(cls, job: StainingJob) -> Staining:
@@ -82,15 +79,12 @@ class Staining:
         # A batch of one, the rule on a processor, need not be copied together.
         windows = np.stack(read_windows) if len(tiles) > 1 else read_windows[0][None]
         read = time.perf_counter()
-        # The stainer would make us wait as well; waiting here keeps the queue out of its own time.
-        with self._turn if self.stainer.fills_device else nullcontext():
-            admitted = time.perf_counter()
-            cores = self.stainer(windows, halo_px=self.grid.halo_px)
-            done = time.perf_counter()
-        for tile, pixels in zip(tiles, cores, strict=True):
+        stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
+        done = time.perf_counter()
+        for tile, pixels in zip(tiles, stained.pixels, strict=True):
             self.store.put(tile.row, tile.column, whiten_glass(pixels, self.mask.coverage(tile.core)))
         encoded = time.perf_counter()
-        return BatchReport(len(batch), read - started, admitted - read, done - admitted, encoded - done)
+        return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
 
 
 def whiten_glass(pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None) -> NDArray[np.uint8]:
@@ -112,4 +106,5 @@ def load_stainer(settings: ConversionSettings, statistics: NormStatistics | None
         fixed = apply_statistics(network, statistics)
     else:
         fixed, _ = fix_normalisation(network, settings.generator.normalisation)
-    return Stainer(fixed, device=settings.compute.device, precision=settings.compute.precision)
+    compute = settings.compute
+    return Stainer(fixed, device=compute.device, precision=compute.precision, backend=compute.backend)

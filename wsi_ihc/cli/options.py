@@ -31,6 +31,11 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--precision",
         {"type": click.Choice(get_args(Precision)), "help": "Arithmetic of the generator."},
     ),
+    "compute__backend": (
+        "--backend",
+        {"type": click.Choice(["auto", "torch", "openvino"]), "help": "Library that runs the generator."},
+    ),
+    "compute__memory": ("--memory", {"metavar": "SIZE", "help": "For process (CPU) or device (GPU), such as 4GB."}),
     "generator__normalisation": (
         "--normalisation",
         {"type": click.Choice(["auto", "running", "calibrated", "tile"]), "help": "How norm layers are fixed."},

@@ -5,52 +5,82 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators.builtin import Identity, Recolour
-from wsi_ihc.generators.device import choose_device, choose_dtype, describe_device
-from wsi_ihc.generators.pixels import to_pixels, to_tensor
+from wsi_ihc.generators.core_network import CoreNetwork
+from wsi_ihc.generators.cuda_engine import CudaEngine
+from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype, describe_device
+from wsi_ihc.generators.openvino_engine import OpenVinoEngine
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
-from wsi_ihc.generators.trimming import trim
 
 logger = logging.getLogger(__name__)
+
+Engine = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Windows to cores: torch on a processor, a CUDA device, or OpenVINO."""
+
+_LANES = 3
+"""Batches in flight on a GPU: one on its way there, one at work, one on its way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stained:
+    """The stained pixels, and how long they took: first in the queue for the device, then on it."""
+
+    pixels: NDArray[np.uint8]
+    wait_s: float
+    stain_s: float
 
 
 class Stainer:
     """A network ready to stain: ``(n, height, width, 3)`` uint8 in, the same out.
 
     The pixels of a core that has ``halo_px`` of surroundings in its window do not depend on the window. Calls from
-    several threads take turns, so that the device works on one batch at a time.
+    several threads take turns: a processor works on one batch at a time, a GPU on one while it copies others.
 
-    Memory bound: proportional to the pixels of one batch (resnet of 64 channels: 0.6 kB per pixel in half
-    precision). When the device runs out, the batch is halved from then on.
+    Memory bound: proportional to the pixels of one batch (see ``window_bytes``). When the device runs out, the batch
+    is halved from then on.
 
     Args:
         network: as ``fix_normalisation`` leaves it, float32.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         precision: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        backend: ``auto``, ``torch`` or ``openvino``.
 
     Raises:
-        DeviceError: if the device is not there.
+        DeviceError: the device or the backend is not there, or they do not go together.
     """
 
-    def __init__(self, network: nn.Module, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, network: nn.Module, *, device: str = "auto", precision: str = "auto", backend: str = "auto"
+    ) -> None:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
+        pixelwise = isinstance(network, Identity | Recolour)
+        self.backend = choose_backend(backend, self.device, network)
         self.align_px = measure_alignment(network)
         self.halo_px = measure_halo(network)
-        self._network = _prepared(network, self.device, self.dtype)
-        self._trimmed, self._margin = trim(self._network)
-        self._turn = threading.Lock()
+        self._network = _prepared(network, self.device, self.dtype if self.backend == "torch" else torch.float32)
+        self._engines: dict[int, Engine] = {}
+        self._building = threading.Lock()
+        self._turn = _turns(self.device, pixelwise=pixelwise)
         self._largest_batch: int | None = None
 
     def __call__(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> NDArray[np.uint8]:
+        """The pixels of ``stain``."""
+        return self.stain(windows, halo_px=halo_px).pixels
+
+    def stain(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> Stained:
         """Stain windows whose sides are multiples of ``align_px``, and cut ``halo_px`` off every side.
 
         With the network's own halo (or more) that costs less than staining the whole window; with less, the border
@@ -61,56 +91,48 @@ class Stainer:
             DeviceError: if a single window does not fit the device's memory.
         """
         self._check(windows, halo_px)
-        if not self.fills_device:
-            return self._stain(windows, halo_px)
+        engine = self._engine(halo_px)
+        asked = time.perf_counter()
         with self._turn:
-            return np.concatenate(list(self._in_batches(windows, halo_px)))
-
-    @property
-    def fills_device(self) -> bool:
-        """Whether one call takes the whole device; the pixel-wise built-ins leave room for others beside them."""
-        return not isinstance(self._network, Identity | Recolour)
+            admitted = time.perf_counter()
+            parts = list(self._in_batches(windows, engine))
+            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return Stained(pixels, admitted - asked, time.perf_counter() - admitted)
 
     def describe(self) -> dict[str, str]:
         """What a file's provenance should say about the computation."""
         return {
             "device": describe_device(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
+            "backend": self.backend,
             "torch": torch.__version__,
         }
 
-    def _in_batches(self, windows: NDArray[np.uint8], halo_px: int) -> Iterator[NDArray[np.uint8]]:
+    def _engine(self, halo_px: int) -> Engine:
+        with self._building:
+            if halo_px not in self._engines:
+                self._engines[halo_px] = self._built(halo_px)
+            return self._engines[halo_px]
+
+    def _built(self, halo_px: int) -> Engine:
+        dtype = next((weight.dtype for weight in self._network.parameters()), self.dtype)
+        core = CoreNetwork(self._network, dtype, halo_px, whole_halo=halo_px >= self.halo_px).eval()
+        if self.backend == "openvino":
+            return OpenVinoEngine(core, self.dtype, 2 * (halo_px + self.halo_px) + self.align_px)
+        if self.device.type == "cuda":
+            return CudaEngine(core, self.device)
+        return partial(_on_processor, core)
+
+    def _in_batches(self, windows: NDArray[np.uint8], engine: Engine) -> Iterator[NDArray[np.uint8]]:
         start = 0
         while start < len(windows):
             batch = windows[start : start + (self._largest_batch or len(windows))]
-            stained = self._try(batch, halo_px)
+            stained = _try(engine, batch)
             if stained is None:
                 self._halve(len(batch))
             else:
                 yield stained
                 start += len(batch)
-
-    def _try(self, windows: NDArray[np.uint8], halo_px: int) -> NDArray[np.uint8] | None:
-        """The stained windows, or None if they need more memory than there is."""
-        try:
-            return self._stain(windows, halo_px)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            return None
-
-    @torch.inference_mode()
-    def _stain(self, windows: NDArray[np.uint8], halo_px: int) -> NDArray[np.uint8]:
-        pixels = torch.from_numpy(np.ascontiguousarray(windows)).to(self.device)
-        if isinstance(self._network, Identity | Recolour):
-            stained = self._network.stain_pixels(_cropped(pixels.movedim(-1, 1), halo_px).movedim(1, -1))
-        elif halo_px >= self.halo_px:
-            tensor = self._trimmed(to_tensor(pixels, self.dtype))
-            stained = to_pixels(_cropped(tensor, halo_px - self._margin))
-        else:
-            stained = to_pixels(_cropped(self._network(to_tensor(pixels, self.dtype)), halo_px))
-        result: NDArray[np.uint8] = stained.cpu().numpy()
-        return result
 
     def _check(self, windows: NDArray[np.uint8], halo_px: int) -> None:
         if windows.dtype != np.uint8 or windows.ndim != 4 or windows.shape[-1] != 3 or not len(windows):
@@ -128,9 +150,36 @@ class Stainer:
             raise DeviceError(
                 f"{describe_device(self.device)}: out of memory with a single block; use a smaller tiling.core_px"
             )
-        if self._largest_batch is None:
-            logger.warning("%s is out of memory with %d blocks at once: halving", describe_device(self.device), batch)
-        self._largest_batch = batch // 2
+        with self._building:
+            if self._largest_batch is None:
+                logger.warning(
+                    "%s is out of memory with %d blocks at once: halving", describe_device(self.device), batch
+                )
+            # Threads that failed together ask for the same half.
+            self._largest_batch = min(self._largest_batch or batch, batch // 2)
+
+
+def _turns(device: torch.device, *, pixelwise: bool) -> AbstractContextManager[object]:
+    """Who may use the device at once. The pixel-wise built-ins leave room for others beside them."""
+    if device.type == "cuda":
+        return threading.BoundedSemaphore(_LANES)
+    return nullcontext() if pixelwise else threading.Lock()
+
+
+@torch.inference_mode()
+def _on_processor(core: CoreNetwork, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    cores: NDArray[np.uint8] = core(torch.from_numpy(np.ascontiguousarray(windows))).numpy()
+    return cores
+
+
+def _try(engine: Engine, windows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """The stained windows, or None if they need more memory than there is."""
+    try:
+        return engine(windows)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return None
 
 
 def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -140,11 +189,6 @@ def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> n
         return prepared.to(device)
     prepared = prepared.to(device=device, dtype=dtype)
     return prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _cropped(tensor: Tensor, margin: int) -> Tensor:
-    """Without ``margin`` on every side of the last two axes."""
-    return tensor[..., margin : tensor.shape[-2] - margin, margin : tensor.shape[-1] - margin]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

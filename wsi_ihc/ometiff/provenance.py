@@ -63,6 +63,8 @@ class Provenance(BaseModel):
     device: str
     """Class of device, not its number: ``cpu`` or ``cuda``."""
     precision: str
+    backend: str = "torch"
+    """Library that ran the generator: ``torch`` or ``openvino``."""
     compression: Literal["jpeg", "deflate"]
     quality: int | None = None
     """Of the JPEG."""
