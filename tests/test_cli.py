@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tifffile
 
@@ -83,7 +85,7 @@ def test_an_edited_mask_goes_back_in(small_slide: Path, tmp_path: Path) -> None:
         (["convert", "{slide}", "-o", "out.ome.tiff", "--tissue", "none.geojson"], 2, "none.geojson"),
         (["convert", "{slide}", "-o", "out.ome.tiff", "--generator", "identity", "--mpp", "1000"], 2, "mpp"),
         (["convert", "{slide}", "-o", "out.ome.tiff", "--batch-size", "none"], 2, "batch_size"),
-        (["convert", "{slide}", "-o", "out.ome.tiff", "--set", "compute.scheduler=tcp://127.0.0.1:1"], 2, "scheduler"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--set", "compute.scheduler=tcp://127.0.0.1:1"], 10, "scheduler"),
         (["verify", "none.ome.tiff"], 6, "none.ome.tiff"),
         (["weights", "show", "nonsense"], 4, "nonsense"),
         (["nonsense"], 2, "nonsense"),
@@ -102,6 +104,50 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert _run([argument.format(slide=small_slide) for argument in arguments]) == code
     captured = capsys.readouterr()
     said = captured.err + captured.out
-    assert words in said
+    assert words in captured.err.splitlines()[-1]
     assert "Traceback" not in said
     assert not list(tmp_path.glob("*.tiff"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["convert", "none.svs", "-o", "new/deep/out.ome.tiff"], 3, "check the path"),
+        (["convert", "{blank}", "-o", "new/out.ome.tiff", "--mpp", "0.5"], 3, "no tissue found"),
+        (["convert", "{slide}", "-o", "out.ome.tiff", "--quality", "abc"], 2, "see wsi-ihc convert --help"),
+        (["convert", "{slide}", "-o", ".", "--quality", "80"], 2, "is a directory"),
+        (["info", "{slide}", "--at", "0"], 2, "resolution.mpp"),
+        (["info", "{slide}", "--at", "nan"], 2, "resolution.mpp"),
+        (["info", "{folder}"], 3, "no DICOM file"),
+        (["info", "{blank}", "--reader", "openslide"], 3, "--reader auto"),
+        (["info", "{blank}", "--reader", "tiffslide"], 3, "no TIFF"),
+        (["tissue", "{slide}"], 2, "Missing option '-o'"),
+        (["tissue", "{blank}", "-o", "new/mask.geojson", "--mpp", "2"], 3, "no tissue found"),
+        (["verify", "{folder}"], 6, "a folder"),
+        (["verify", "{blank}"], 6, "no TIFF"),
+        (["weights", "import", "none.pth"], 2, "--licence"),
+        (["doctor", "--jsn"], 2, "--json"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
+    arguments: list[str],
+    code: int,
+    words: str,
+    small_slide: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = tmp_path_factory.mktemp("inputs")
+    blank = inputs / "blank.png"
+    cv2.imwrite(str(blank), np.full((300, 300, 3), 243, np.uint8))
+    (inputs / "folder").mkdir()
+    names = {"slide": small_slide, "blank": blank, "folder": inputs / "folder"}
+    assert _run([argument.format(**names) for argument in arguments]) == code
+    said = capsys.readouterr().err.splitlines()
+    assert words in said[-1]
+    assert said[-1].startswith("wsi-ihc: ")
+    assert not [line for line in said if "Usage" in line or "Traceback" in line]
+    assert not list(tmp_path.iterdir())

@@ -7,9 +7,10 @@ import os
 import shutil
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
 
@@ -40,13 +41,8 @@ class Workspace:
         workspace = cls(output.absolute())
         if output.exists() and not overwrite and not workspace.store.exists():
             raise workspace.occupied()
-        folder = output.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{folder}: the output's folder cannot be made ({error.strerror})") from None
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise StorageError(f"{folder}: the output's folder cannot be written; check its permissions")
+        if output.parent.exists() and not os.access(output.parent, os.W_OK | os.X_OK):
+            raise StorageError(f"{output.parent}: the output's folder cannot be written; check its permissions")
         return workspace
 
     def occupied(self) -> OutputError:
@@ -67,15 +63,14 @@ class Workspace:
     def locked(self) -> Generator[None]:
         """One run at a time on this output. The system frees the lock when its owner dies, however it dies.
 
+        The output's folder is made where it is missing, and removed again when nothing came to lie in it.
+
         Raises:
             OutputError: another run holds it; the message names its process and host.
+            StorageError: the folder cannot be made or written.
         """
         path = self.output.with_name(f".{self.output.name}.lock")
-        try:
-            handle = path.open("a+")
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
-        with handle:
+        with _folder_for(path), _opened(path) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # An owner that has just finished may have removed the file between our opening and our locking it.
@@ -97,3 +92,26 @@ class Workspace:
         """Removes the store and a half-written output."""
         shutil.rmtree(self.store, ignore_errors=True)
         self.part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _folder_for(path: Path) -> Generator[None]:
+    """Makes the folders above ``path`` that are missing; removes again those that stay empty."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path.parent}: the output's folder cannot be made ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that is not empty
+            for folder in missing:
+                folder.rmdir()
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None

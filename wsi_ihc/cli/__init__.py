@@ -28,7 +28,6 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
-_RESUMABLE = ("convert", "batch")
 _READS_FOREIGN_FILES = ("convert", "info", "tissue", "verify")
 """A damaged file could crash the interpreter: these run in a child process."""
 
@@ -74,17 +73,18 @@ def _run(arguments: list[str]) -> int:
     try:
         result: Any = cli.main(arguments, prog_name="wsi-ihc", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         kept = "; what was finished is kept, run the same command again to continue"
-        click.echo(f"wsi-ihc: interrupted{kept if arguments[0] in _RESUMABLE else ''}", err=True)
+        click.echo(f"wsi-ihc: interrupted{kept if _is_conversion(arguments) else ''}", err=True)
         return INTERRUPTED
     except WsiIhcError as error:
         click.echo(f"wsi-ihc: {error}", err=True)
         return error.exit_code
     except MemoryError:
-        click.echo("wsi-ihc: out of memory; try --batch-size 1 or --set tiling.core_px=512", err=True)
+        smaller = "; try --batch-size 1 or --set tiling.core_px=512" if _is_conversion(arguments) else ""
+        click.echo(f"wsi-ihc: out of memory{smaller}", err=True)
         return 7
     except BrokenPipeError:
         return 0
@@ -95,3 +95,18 @@ def _run(arguments: list[str]) -> int:
         click.echo(f"wsi-ihc: a fault of ours: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _is_conversion(arguments: list[str]) -> bool:
+    return arguments[:1] in (["convert"], ["batch"])
+
+
+def _show(error: click.ClickException) -> None:
+    """A mistake in the words of the command, on one line; only the help that bare commands ask for is longer."""
+    said = error.format_message()
+    if "\n" in said:
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    where = f"; see {context.command_path} --help" if context else ""
+    click.echo(f"wsi-ihc: {said.rstrip('.')}{where}", err=True)

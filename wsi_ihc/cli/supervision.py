@@ -40,11 +40,11 @@ def run_supervised(arguments: list[str], run: Callable[[list[str]], int], comman
 
 def _explain_signal(number: int) -> int:
     if number == signal.SIGTERM:
-        click.echo("wsi-ihc: terminated; what was finished is kept, run the same command again to continue", err=True)
+        click.echo("wsi-ihc: terminated; run the same command again, a conversion continues", err=True)
         return 128 + number
     reason = "a damaged file can crash a decoder's own code; check the file, or try another --reader"
     if number == signal.SIGKILL:
-        reason = "killed from outside, or by the system for want of memory; run the same command again to continue"
+        reason = "killed from outside, or by the system for want of memory; run the same command again"
     click.echo(f"wsi-ihc: the working process ended with {signal.Signals(number).name}: {reason}", err=True)
     return CRASHED
 

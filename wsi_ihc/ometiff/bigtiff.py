@@ -41,7 +41,7 @@ def read_chain(file: BinaryIO) -> list[Directory]:
     file.seek(0)
     header = file.read(16)
     if header[:8] != b"II+\0\x08\0\0\0":
-        raise ValueError("no little-endian BigTIFF")
+        raise ValueError("not a little-endian BigTIFF, which outputs of wsi-ihc are")
     chain = [_read_directory(file, int.from_bytes(header[8:], "little"))]
     while chain[-1].next:
         if len(chain) == _MAX_DIRECTORIES or any(chain[-1].next == seen.offset for seen in chain):

@@ -54,11 +54,14 @@ def verify_ome_tiff(
 
 def _open_problems(path: Path) -> Iterator[str]:
     if not path.is_file():
-        yield "no such file"
+        yield "a folder; give the file itself" if path.is_dir() else "no such file; check the path"
         return
-    with tifffile.TiffFile(path) as tiff:
-        if not len(tiff.pages):
-            yield "a TIFF without images"
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if not len(tiff.pages):
+                yield "a TIFF without images"
+    except tifffile.TiffFileError:
+        yield "empty" if path.stat().st_size == 0 else "no TIFF, or its first bytes are damaged"
 
 
 def _chain_problems(path: Path) -> Iterator[str]:

@@ -33,7 +33,7 @@ def identify(path: Path) -> Kind:
         with path.open("rb") as stream:
             head = stream.read(512)
     except OSError as error:
-        raise UnreadableSlideError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UnreadableSlideError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if head.startswith(TIFF):
         return "tiff"
     if head[128:132] == b"DICM":

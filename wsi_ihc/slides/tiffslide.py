@@ -11,6 +11,7 @@ import numpy as np
 import tiffslide
 import zarr
 from numpy.typing import NDArray
+from tifffile import TiffFileError
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
@@ -44,6 +45,8 @@ class TiffSlideReader:
         except UnsupportedSlideError:
             self._slide.close()
             raise
+        except TiffFileError:
+            raise NotForThisReader("no TIFF, or cut off before its first image") from None
         except Exception as error:  # tiffslide lets tifffile's, zarr's and its own errors through
             raise NotForThisReader(one_line(error)) from error
         self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
