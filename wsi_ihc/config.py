@@ -5,15 +5,17 @@ Defaults live here and nowhere else; a YAML file holds what differs, ``--set sec
 
 from __future__ import annotations
 
+import difflib
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
-from wsi_ihc.errors import SettingsError
+from wsi_ihc.errors import SettingsError, one_line
 
 
 class Settings(BaseModel):
@@ -174,7 +176,7 @@ def load_settings(
         return model.model_validate(values)
     except ValidationError as error:
         where = f"{file}: " if file else ""
-        raise SettingsError(where + first_problem(error)) from None
+        raise SettingsError(where + first_problem(error, model)) from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -182,8 +184,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{file}: cannot read the configuration ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file}: not a text file; --config takes YAML with sections and keys") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SettingsError(f"{file}: not valid YAML{line} ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not valid YAML ({one_line(error)})") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -207,13 +214,29 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def first_problem(error: ValidationError) -> str:
-    """What was wrong, what was given: the first problem in one line; pydantic's own report runs over many."""
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What was wrong, what was given: the first problem in one line; pydantic's own report runs over many.
+
+    For a setting that ``model`` does not have, the one with the most similar name.
+    """
     first = error.errors(include_url=False)[0]
     # The branch of a union that failed is pydantic's affair, not part of the key.
     key = ".".join(
         str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str")
     )
     if first["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}; see the settings reference for the names"
-    return f"{key or 'text'}: {first['msg']}, got {textwrap.shorten(repr(first['input']), 200)}"
+        similar = difflib.get_close_matches(key, _keys(model), 1) if model else []
+        return f"unknown setting {key!r}; {f'did you mean {similar[0]}?' if similar else 'docs/settings.md lists them'}"
+    message = "a section, give one of its keys" if first["type"] == "model_type" else first["msg"]
+    return (
+        f"{key or 'text'}: {message.removeprefix('Value error, ')}, got {textwrap.shorten(repr(first['input']), 200)}"
+    )
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting of ``model`` and its sections, with dots."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from _keys(type(field.default), f"{prefix}{name}.")
+        else:
+            yield prefix + name
