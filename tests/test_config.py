@@ -19,12 +19,13 @@ def test_defaults_then_file_then_options_then_assignments(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("tiling.halo=96", "tiling.halo"),
+        ("tiling.halo=96", "unknown setting 'tiling.halo'; did you mean tiling.halo_px?"),
+        ("nonsense=1", "unknown setting 'nonsense'; see the settings reference"),
         ("tiling.core_px=1000", "tiling.core_px: Input should be a multiple of 512, got 1000"),
         ("slide.mpp=1000", "slide.mpp"),
-        ("compute.device=tpu", "compute.device"),
+        ("compute.device=tpu", "compute.device: expected auto, cpu, cuda or cuda:INDEX, got 'tpu'"),
         ("compute.batch_size=0", "compute.batch_size"),
-        ("output=3", "output"),
+        ("output=3", "output: a section, set one of its keys, got 3"),
         ("tiling", "key=value"),
         ("tiling.core_px.x=1", "tiling.core_px"),
         ("output.quality=[", "not valid YAML"),

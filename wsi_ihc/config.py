@@ -226,11 +226,11 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
     )
     if first["type"] == "extra_forbidden":
         similar = difflib.get_close_matches(key, _keys(model), 1) if model else []
-        return f"unknown setting {key!r}; {f'did you mean {similar[0]}?' if similar else 'docs/settings.md lists them'}"
-    message = "a section, give one of its keys" if first["type"] == "model_type" else first["msg"]
-    return (
-        f"{key or 'text'}: {message.removeprefix('Value error, ')}, got {textwrap.shorten(repr(first['input']), 200)}"
-    )
+        advice = f"did you mean {similar[0]}?" if similar else "see the settings reference for the names"
+        return f"unknown setting {key!r}; {advice}"
+    expected = "a section, set one of its keys" if first["type"] == "model_type" else first["msg"]
+    given = textwrap.shorten(repr(first["input"]), 200)
+    return f"{key or 'text'}: {expected.removeprefix('Value error, ')}, got {given}"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
