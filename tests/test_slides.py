@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import cv2
 import numpy as np
@@ -164,9 +165,42 @@ class TestContract:
             for region, pixels in zip(regions, threads.map(slide.read, regions), strict=True):
                 np.testing.assert_array_equal(pixels, padded(truth[0], region))
 
-    def test_closing_twice_is_fine(self, case: tuple[SlideReader, list[Plane]]) -> None:
-        case[0].close()
-        case[0].close()
+    def test_a_closed_slide_is_one_clear_error(self, case: tuple[SlideReader, list[Plane]]) -> None:
+        """Whatever was decoded before, and outside the plane as well."""
+        slide, truth = case
+        slide.read(Region(0, 0, 8, 8))
+        slide.close()
+        slide.close()
+        name = str(slide.path or "slide in memory")
+        for level in range(len(truth)):
+            for region in (Region(0, 0, 8, 8), Region(5, 5, 60, 60), Region(-30, -30, 8, 8)):
+                with pytest.raises(UnreadableSlideError) as caught:
+                    slide.read(region, level)
+                assert str(caught.value) == f"{name}: cannot be read any more, it was closed"
+
+    def test_closing_under_reading_threads_gives_right_pixels_or_the_error(
+        self, case: tuple[SlideReader, list[Plane]]
+    ) -> None:
+        slide, truth = case
+        regions = windows(truth[0].shape, 400)
+        begun = Event()
+
+        def read(region: Region) -> Plane | str:
+            begun.set()
+            try:
+                return slide.read(region)
+            except UnreadableSlideError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(8) as threads:
+            results = threads.map(read, regions)
+            begun.wait()
+            slide.close()
+        for region, result in zip(regions, results, strict=True):
+            if isinstance(result, str):
+                assert result.endswith("cannot be read any more, it was closed")
+            else:
+                np.testing.assert_array_equal(result, padded(truth[0], region))
 
     def test_nothing_private_is_told(self, case: tuple[SlideReader, list[Plane]]) -> None:
         assert set(case[0].properties) <= {"vendor", "objective", "mpp-x", "mpp-y", "quickhash"}

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnsupportedSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import check_brightfield, open_slide
 from wsi_ihc.slides.dicom import DicomReader
@@ -77,6 +77,10 @@ def test_wsidicom_keeps_the_contract(slides: Path) -> None:
         assert np.abs(fallback.read(region).astype(int) - reference.read(region)).max() <= 1
     fallback.close()
     fallback.close()
+    with pytest.raises(
+        UnreadableSlideError, match=r"dicom_sm_small/sm_image\.dcm: cannot be read any more, it was closed"
+    ):
+        fallback.read(Region(0, 0, 50, 50))
 
 
 def test_fluorescence_is_refused(slides: Path) -> None:

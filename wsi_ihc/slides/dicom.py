@@ -19,7 +19,7 @@ from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
 from wsi_ihc.slides.dicom_series import series_files
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, was_closed
 
 
 class DicomReader:
@@ -41,6 +41,7 @@ class DicomReader:
             levels = sorted(self._slide.pyramid, key=lambda level: level.level)
         except Exception as error:  # wsidicom's errors share no root with pydicom's
             raise NotForThisReader(_diagnosis(files[0]) or one_line(error)) from error
+        self._closed = False
         self._indices = [level.level for level in levels]
         self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
         check_plane(path, self.levels[0].size)
@@ -52,9 +53,12 @@ class DicomReader:
         self.properties: Mapping[str, str] = {"vendor": "dicom"} | pixel_size.as_properties(stated)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        if self._closed:
+            raise was_closed(self.path)
         return padded(region, self.levels[level].size, lambda inside: self._read(inside, level))
 
     def close(self) -> None:
+        self._closed = True
         self._slide.close()
 
     def _read(self, region: Region, level: int) -> Pixels:
@@ -62,6 +66,8 @@ class DicomReader:
         try:
             pixels = np.asarray(self._slide.read_region(corner, self._indices[level], size, as_array=True))
         except Exception as error:
+            if self._closed:
+                raise was_closed(self.path) from None
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({one_line(error)})"
             ) from error

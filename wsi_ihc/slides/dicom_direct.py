@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +20,8 @@ from wsi_ihc.slides.dicom_instance import Instance, read_instance
 from wsi_ihc.slides.dicom_order import goes_down_columns
 from wsi_ihc.slides.dicom_series import series_files
 from wsi_ihc.slides.levels import pyramid, shows_same_field
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.shared_file import SharedFile
 
 
 class DirectDicomReader:
@@ -49,8 +48,7 @@ class DirectDicomReader:
         told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
         self._cache = TileCache(settings.cache_mb * 1_000_000)
-        self._files = [instance.file.open("rb", buffering=0) for instance in self._instances]
-        self._lock = Lock()
+        self._files = [SharedFile(instance.file) for instance in self._instances]
         self._settle_order()
 
     def _settle_order(self) -> None:
@@ -66,6 +64,8 @@ class DirectDicomReader:
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         instance = self._instances[level]
+        if not self._files:
+            raise was_closed(self.path)
 
         def fetch(row: int, column: int) -> Pixels | None:
             return self._cache.get((level, row, column), partial(self._tile, level, row, column))
@@ -78,7 +78,10 @@ class DirectDicomReader:
 
     def _frame(self, level: int, frame: int) -> Pixels:
         instance = self._instances[level]
-        data = self._bytes(level, *map(int, instance.spans[frame]))
+        files, (start, end) = self._files, map(int, instance.spans[frame])
+        if not files:
+            raise was_closed(self.path)
+        data = files[level].read(start, end - start)
         try:
             content = data if instance.coding == "native" else unwrapped(data)
             return decode(content, instance.coding, instance.tile, instance.photometric, instance.planar)
@@ -87,20 +90,8 @@ class DirectDicomReader:
                 f"{self.path}: damaged at level {level}, frame {frame + 1} of {instance.file.name} ({one_line(error)})"
             ) from error
 
-    def _bytes(self, level: int, start: int, end: int) -> bytes:
-        file = self._files[level]
-        try:
-            if hasattr(os, "pread"):  # needs no shared position, so threads do not wait for each other
-                return os.pread(file.fileno(), end - start, start)
-            with self._lock:
-                file.seek(start)
-                return file.read(end - start)
-        except (OSError, ValueError) as error:
-            raise UnreadableSlideError(f"{self.path}: cannot be read any more ({error})") from error
-
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._files = []
         self._cache.clear()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides.assembly import assemble
 from wsi_ihc.slides.levels import pyramid
+from wsi_ihc.slides.reader import was_closed
 
 
 class MemorySlide:
@@ -51,11 +52,13 @@ class MemorySlide:
         self.name = name
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
-        size = self.levels[level].size
-        return assemble(region, size, size, lambda row, column: self._planes[level])
+        planes, size = self._planes, self.levels[level].size
+        if not planes:
+            raise was_closed(self.path)
+        return assemble(region, size, size, lambda row, column: planes[level])
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        self._planes = []
 
 
 def _halved(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padded
 from wsi_ihc.slides.dicom_series import series_files
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, was_closed
 
 PATCH = Size(1024, 1024)
 """The fixed patches in which a level of fractional downsample is read."""
@@ -63,6 +63,8 @@ class OpenSlideReader:
         self._patches = TileCache(settings.cache_mb * 1_000_000)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
+        if self._open is None:
+            raise was_closed(self.path)
         size = self.levels[level].size
         if self._downsamples[level].is_integer():
             return padded(region, size, lambda inside: self._read(inside, level))
@@ -85,7 +87,7 @@ class OpenSlideReader:
         top = self._bounds.top + round(region.top * downsample)
         slide = self._open
         if slide is None:
-            raise UnreadableSlideError(f"{self.path}: cannot be read any more, it was closed")
+            raise was_closed(self.path)
         try:
             image = slide.read_region((left, top), level, (region.width, region.height))
         except (openslide.OpenSlideError, ValueError) as error:

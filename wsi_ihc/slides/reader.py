@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.errors import UnsupportedSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.geometry import Region
 from wsi_ihc.slides.levels import Level
 
@@ -45,8 +45,13 @@ class SlideReader(Protocol):
         """Pixels of ``region`` (in pixels of ``level``) as (height, width, 3) RGB; white outside. Thread-safe.
 
         Raises:
-            UnreadableSlideError: naming the file and the place that is damaged.
+            UnreadableSlideError: naming the file and the place that is damaged, or saying that it was closed.
         """
 
     def close(self) -> None:
-        """Let go of the file. A second call does nothing."""
+        """Let go of the file: a later read raises, one that is under way may end. A second call does nothing."""
+
+
+def was_closed(path: Path | None) -> UnreadableSlideError:
+    """What a read after ``close`` raises."""
+    return UnreadableSlideError(f"{path or 'slide in memory'}: cannot be read any more, it was closed")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +20,8 @@ from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.shared_file import SharedFile
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -85,24 +84,25 @@ class TiffReader:
         self.properties: Mapping[str, str] = contents.properties
         self.notices = contents.notices + believed.notices
         self._cache = TileCache(settings.cache_mb * 1_000_000)
-        self._file = path.open("rb", buffering=0)
-        self._lock = Lock()
+        self._file: SharedFile | None = SharedFile(path)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
-        plane = self._planes[level]
+        plane, file = self._planes[level], self._file
+        if file is None:
+            raise was_closed(self.path)
 
         def fetch(row: int, column: int) -> Pixels | None:
             index = row * plane.columns + column
-            return self._cache.get((level, index), partial(self._tile, level, index))
+            return self._cache.get((level, index), partial(self._tile, file, level, index))
 
         return assemble(region, plane.size, plane.tile, fetch)
 
-    def _tile(self, level: int, index: int) -> Pixels | None:
+    def _tile(self, file: SharedFile, level: int, index: int) -> Pixels | None:
         plane = self._planes[level]
         count = int(plane.counts[index])
         if count == 0:
             return None
-        data = self._bytes(int(plane.offsets[index]), count)
+        data = file.read(int(plane.offsets[index]), count)
         try:
             _check_complete(data, count, jpeg=plane.jpeg)
             tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
@@ -115,18 +115,8 @@ class TiffReader:
             ) from error
         return on_white(tile)
 
-    def _bytes(self, offset: int, count: int) -> bytes:
-        try:
-            if hasattr(os, "pread"):  # needs no shared position, so threads do not wait for each other
-                return os.pread(self._file.fileno(), count, offset)
-            with self._lock:
-                self._file.seek(offset)
-                return self._file.read(count)
-        except (OSError, ValueError) as error:
-            raise UnreadableSlideError(f"{self.path}: cannot be read any more ({error})") from error
-
     def close(self) -> None:
-        self._file.close()
+        self._file = None
         self._cache.clear()
 
 

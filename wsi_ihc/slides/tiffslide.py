@@ -19,7 +19,7 @@ from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, was_closed
 
 _PROPERTIES = {"vendor": "vendor", "objective-power": "objective"}
 
@@ -59,17 +59,23 @@ class TiffSlideReader:
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
-        return padded(region, self.levels[level].size, lambda inside: self._read(inside, level))
+        planes = self._planes
+        if not planes:
+            raise was_closed(self.path)
+        return padded(region, self.levels[level].size, lambda inside: self._read(inside, planes[level], level))
 
     def close(self) -> None:
+        self._planes = []
         self._slide.close()
 
-    def _read(self, region: Region, level: int) -> Pixels:
+    def _read(self, region: Region, plane: zarr.Array[Any], level: int) -> Pixels:
         # Its own read_region takes level 0 coordinates, and rounds them to another pixel of the level than ours.
         rows, columns = region.slices
         try:
-            return np.asarray(self._planes[level][rows, columns], np.uint8)
+            return np.asarray(plane[rows, columns], np.uint8)
         except Exception as error:
+            if not self._planes:
+                raise was_closed(self.path) from None
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({one_line(error)})"
             ) from error
