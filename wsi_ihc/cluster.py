@@ -35,6 +35,9 @@ _LOOK_S = 5.0
 _ANSWER_S = 15.0
 _MOST_UNANSWERED = 2
 """Looks in a row. A single one is forgiven: this machine may have slept in the middle of it."""
+_MOST_TRIES = 10
+_PAUSE_S = 1.0
+"""To tell all workers of a conversion, while some of them die."""
 _EMPTY_S = 600.0
 """Without a single worker: a queue may take its time to start the next."""
 _MOST_ROUNDS = 3
@@ -111,15 +114,16 @@ class Cluster:
                 self._ask("unregister_worker_plugin", name=name)
 
     def _register(self, plugin: WorkerPlugin, name: str) -> None:
-        for _ in range(_MOST_UNANSWERED):
+        for _ in range(_MOST_TRIES):
             try:
                 if self.address:
                     _forget_the_dead(self.client, type(plugin).__name__)
                 self.client.register_plugin(plugin, name)
                 return
             except (CancelledError, OSError):
-                # A worker died while it was told; the others know, or will on the second try.
+                # A worker died while it was told; whoever is there knows, or will when it is tried again.
                 self._look(at_once=True)
+                time.sleep(_PAUSE_S)
         raise self._lost()
 
     def _look(self, *, at_once: bool = False) -> None:
