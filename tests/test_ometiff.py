@@ -23,14 +23,13 @@ from wsi_ihc.ometiff import (
     RESEARCH_USE_ONLY,
     Provenance,
     finish_ome_tiff,
-    nominal_magnification,
     sidecar_path,
     write_ome_tiff,
     write_sidecar,
 )
 from wsi_ihc.ometiff.bigtiff import link_levels, read_chain, read_sub_directories
 from wsi_ihc.ometiff.jpeg import read_jpeg_header
-from wsi_ihc.ometiff.omexml import ome_xml
+from wsi_ihc.ometiff.omexml import nominal_magnification, ome_xml
 from wsi_ihc.store import StoreLayout, TileStore
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"

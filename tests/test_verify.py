@@ -63,7 +63,7 @@ def an_output(folder: Path, compression: str) -> Path:
 def damaged(source: Path, folder: Path, data: bytes) -> VerificationReport:
     path = folder / source.name
     path.write_bytes(data)
-    return verify_ome_tiff(path, sidecar=None)
+    return verify_ome_tiff(path, with_sidecar=False)
 
 
 def replaced(source: Path, folder: Path, old: bytes, new: bytes) -> VerificationReport:

@@ -47,7 +47,7 @@ class ConversionEstimate:
     provenance: Provenance
     batch_s: float
     overhead_s: float
-    peak_memory_mb: float | None
+    peak_memory_mb: float
     notices: tuple[str, ...]
 
     @property

@@ -12,8 +12,8 @@ _SAMPLE_BYTES = 1 << 16
 def source_digest(path: Path) -> str:
     """SHA-256 over names, lengths and three samples (begin, middle, end) of every file that makes the slide.
 
-    Times are left out: a slide that was copied is the same slide. A MIRAX or VMS slide is its index file and the files
-    that lie beside it; a DICOM slide may be a folder.
+    Times are left out: a slide that was copied is the same slide. A MIRAX slide is its index file and those in the
+    folder of the same name; a DICOM slide given as a folder is all that lies in it, given as a file that file alone.
     """
     digest = hashlib.sha256()
     for file in _files(path):

@@ -76,7 +76,7 @@ def _show_estimate(estimate: ConversionEstimate) -> None:
         "tissue": f"{plan.tissue_fraction:.1%}",
         "blocks": f"{plan.blocks} of {len(plan.grid)}, {plan.grid.core_px} px and {plan.grid.halo_px} px halo",
         "generator": f"{made.generator}, normalisation {made.normalisation}, {made.precision} on {made.device}",
-        "memory": f"{estimate.peak_memory_mb:.0f} MB" if estimate.peak_memory_mb else "not known on this system",
+        "memory": f"{estimate.peak_memory_mb:.0f} MB",
         "output": f"about {plan.output_bytes / 1e6:.0f} MB",
         "time": f"about {duration(estimate.seconds)}",
     }

@@ -27,7 +27,7 @@ def run_supervised(arguments: list[str], run: Callable[[list[str]], int], comman
 
     ``command`` is what starts the child: this program again, which then finds itself supervised.
     """
-    if os.name != "posix" or os.environ.get(_SUPERVISED) == str(os.getppid()):
+    if os.environ.get(_SUPERVISED) == str(os.getppid()):
         _die_with_parent()
         return run(arguments)
     child = subprocess.Popen([*command, *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())})

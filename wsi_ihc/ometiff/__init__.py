@@ -1,6 +1,5 @@
 """The output: one pyramidal OME-TIFF with its provenance, and the proof that it is sound."""
 
-from wsi_ihc.ometiff.omexml import nominal_magnification
 from wsi_ihc.ometiff.provenance import RESEARCH_USE_ONLY, Provenance, sidecar_path, write_sidecar
 from wsi_ihc.ometiff.report import Check, VerificationReport
 from wsi_ihc.ometiff.verification import verify_ome_tiff
@@ -12,7 +11,6 @@ __all__ = [
     "Provenance",
     "VerificationReport",
     "finish_ome_tiff",
-    "nominal_magnification",
     "sidecar_path",
     "verify_ome_tiff",
     "write_ome_tiff",

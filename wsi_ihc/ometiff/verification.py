@@ -29,13 +29,11 @@ _MAX_XML_BYTES = 16 << 20
 _MAX_TILE_PX = 8192
 
 
-def verify_ome_tiff(
-    path: Path | str, *, quick: bool = False, sidecar: Path | str | None = "beside"
-) -> VerificationReport:
+def verify_ome_tiff(path: Path | str, *, quick: bool = False, with_sidecar: bool = True) -> VerificationReport:
     """Checks an output, or any OME-TIFF, from its first byte to its last tile.
 
-    ``quick`` decodes a sample of the tiles instead of all, and does not compare the sidecar's sha256. The sidecar is
-    looked for beside the file unless ``sidecar`` names it, or is None. Never raises for a damaged file: the report
+    ``quick`` decodes a sample of the tiles instead of all, and does not compare the sidecar's sha256. The JSON beside
+    the file is compared with it when there is one, ``with_sidecar``. Never raises for a damaged file: the report
     says what is wrong, one line a problem. Memory does not grow with the file, but for the index of its tiles.
     """
     path = Path(path)
@@ -46,9 +44,9 @@ def verify_ome_tiff(
     with tifffile.TiffFile(path) as tiff, path.open("rb") as file:
         checks += _check_levels(tiff, file.fileno(), quick=quick)
         checks += _check_metadata(tiff)
-        where = sidecar_path(path) if sidecar == "beside" else sidecar
-        if where is not None and Path(where).exists():
-            checks.append(run_check("sidecar", lambda: _sidecar_problems(tiff, path, Path(where), quick=quick)))
+        sidecar = sidecar_path(path)
+        if with_sidecar and sidecar.exists():
+            checks.append(run_check("sidecar", lambda: _sidecar_problems(tiff, path, sidecar, quick=quick)))
     return VerificationReport(path, tuple(checks))
 
 

@@ -50,7 +50,7 @@ def finish_ome_tiff(part: Path, output: Path) -> None:
         OutputError: verification found a problem; ``part`` stays for a look.
         StorageError: the disk refuses.
     """
-    report = verify_ome_tiff(part, quick=True, sidecar=None)
+    report = verify_ome_tiff(part, quick=True, with_sidecar=False)
     if not report.ok:
         raise OutputError(f"{part}: failed its verification: {report.problems[0]}; run the same command again")
     try:
