@@ -57,7 +57,9 @@ class CudaEngine:
             with self._order, torch.cuda.stream(self._arithmetic):
                 self._arithmetic.wait_event(arrived)
                 uploaded.record_stream(self._arithmetic)
-                cores = self._compute(uploaded)
+                # Kernels by rule, not by trial, or a resumed run would differ in its last bits; float32 means float32.
+                with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                    cores = self._compute(uploaded)
                 computed = self._arithmetic.record_event()
             with torch.cuda.stream(lane.stream):
                 lane.stream.wait_event(computed)
