@@ -1,6 +1,7 @@
 """The whole path against (a) the generator's own compute time for the same blocks and (b) the published way.
 
-    python benchmarks/whole_path.py WORKFOLDER [--norm batch] [--side 3072] [--repeats 3] [--slide FILE]
+    python benchmarks/whole_path.py WORKFOLDER [--norm batch] [--side 3072] [--core 1024] [--backend torch]
+                                               [--repeats 3] [--slide FILE]
 
 All three in turn, in one run, so that a machine that drifts drifts for all; medians and ratios are printed.
 """
@@ -22,13 +23,14 @@ from wsi_ihc.staining import load_stainer
 from wsi_ihc.tiling import TileGrid
 
 
-def generator_alone(source: Path, bundle: Path) -> float:
+def generator_alone(source: Path, bundle: Path, core_px: int, backend: str) -> float:
     """Seconds that the stainer takes for every block of the slide, nothing else running."""
-    settings = load_settings(ConversionSettings, overrides={"generator.name": str(bundle)})
+    overrides = {"generator.name": str(bundle), "compute.backend": backend}
+    settings = load_settings(ConversionSettings, overrides=overrides)
     stainer = load_stainer(settings, None)
     slide = open_slide(source)
     view = SlideView.at(slide, 0.5)
-    grid = TileGrid(Size(*view.size), settings.tiling.core_px, stainer.halo_px)
+    grid = TileGrid(Size(*view.size), core_px, stainer.halo_px)
     stainer(view.read(grid.tile(0, 0).window)[None], halo_px=grid.halo_px)
     seconds = 0.0
     for tile in grid:
@@ -48,6 +50,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=3072)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--slide", type=Path)
+    parser.add_argument("--core", type=int, default=1024, help="Side of a block, pixels.")
+    parser.add_argument("--backend", choices=["torch", "openvino"], default="torch")
     parser.add_argument("--without-published", action="store_true", help="Leave (b) out: it takes most of the time.")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +60,14 @@ def main() -> None:
     published = [sys.executable, str(Path(__file__).with_name("published_way.py")), str(source)]
     published += [str(arguments.folder / "published.tiff"), "--generator", str(bundle)]
 
+    options = ["--tissue", "none", "--backend", arguments.backend, "--set", f"tiling.core_px={arguments.core}"]
     alone, whole, staining, others, peak = [], [], [], [], []
     for repeat in range(arguments.repeats):
         # Calibration is for the whole slide; the generator's own time is the same for both norms once folded.
-        alone.append(generator_alone(source, full_size_generator(arguments.folder, "batch")))
+        batch_norm = full_size_generator(arguments.folder, "batch")
+        alone.append(generator_alone(source, batch_norm, arguments.core, arguments.backend))
         output = arguments.folder / "whole.ome.tiff"
-        seconds, account = convert(source, output, "--generator", str(bundle), "--tissue", "none")
+        seconds, account = convert(source, output, "--generator", str(bundle), *options)
         whole.append(seconds)
         staining.append(account["seconds"]["stain"])
         peak.append(account["peak_memory_mb"])
@@ -70,7 +76,10 @@ def main() -> None:
             others.append(timed(published))
             print(f", published {others[-1]:.1f} s", end="")
         print(flush=True)
-    print(f"\n{machine()}; {source.name}, {arguments.norm} norm, {arguments.repeats} repeats, medians\n")
+    print(
+        f"\n{machine()}; {source.name}, {arguments.norm} norm, blocks of {arguments.core} px, {arguments.backend}, "
+        f"{arguments.repeats} repeats, medians\n"
+    )
     print("| | seconds | ratio |\n|---|---|---|")
     print(f"| (a) generator alone, same blocks | {median(alone):.1f} | 1.00 |")
     rows = {
