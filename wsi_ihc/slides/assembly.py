@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides.reader import WHITE
+from wsi_ihc.slides.reuse import PixelMemory
 
 Pixels = NDArray[np.uint8]
 
@@ -57,13 +58,20 @@ def _cost(tile: Pixels | None) -> int:
     return 128 if tile is None else tile.nbytes
 
 
-def assemble(region: Region, plane: Size, tile: Size, fetch: Callable[[int, int], Pixels | None]) -> Pixels:
+def assemble(
+    region: Region,
+    plane: Size,
+    tile: Size,
+    fetch: Callable[[int, int], Pixels | None],
+    memory: PixelMemory | None = None,
+) -> Pixels:
     """The pixels of ``region`` from a ``plane`` cut into tiles of size ``tile``; white outside and where none is.
 
-    ``fetch(row, column)`` gives a tile, at least as large as its part of the plane, or None.
+    ``fetch(row, column)`` gives a tile, at least as large as its part of the plane, or None. The result lies in
+    ``memory`` when there is one.
     """
     inside = region.intersection(Region(0, 0, *plane))
-    pixels = np.empty((*region.size, 3), np.uint8)
+    pixels = memory.array((*region.size, 3)) if memory else np.empty((*region.size, 3), np.uint8)
     if inside != region:
         pixels.fill(WHITE)
     for row, column in _tiles_under(inside, tile):

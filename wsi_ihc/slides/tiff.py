@@ -21,6 +21,7 @@ from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.reuse import PixelMemory
 from wsi_ihc.slides.shared_file import SharedFile
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
@@ -84,6 +85,7 @@ class TiffReader:
         self.properties: Mapping[str, str] = contents.properties
         self.notices = contents.notices + believed.notices
         self._cache = TileCache(settings.cache_mb * 1_000_000)
+        self._memory = PixelMemory()
         self._file: SharedFile | None = SharedFile(path)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
@@ -95,7 +97,7 @@ class TiffReader:
             index = row * plane.columns + column
             return self._cache.get((level, index), partial(self._tile, file, level, index))
 
-        return assemble(region, plane.size, plane.tile, fetch)
+        return assemble(region, plane.size, plane.tile, fetch, self._memory)
 
     def _tile(self, file: SharedFile, level: int, index: int) -> Pixels | None:
         plane = self._planes[level]
