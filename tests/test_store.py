@@ -322,8 +322,24 @@ def test_a_vanished_store_is_one_line(tmp_path: Path) -> None:
         store.finished()
 
 
+def test_a_worker_that_wakes_does_not_write_into_a_later_runs_store(tmp_path: Path) -> None:
+    layout, black = StoreLayout(Size(700, 700), 512), np.zeros((512, 512, 3), np.uint8)
+    TileStore.create(tmp_path / "store", layout, {"run": 1})
+    late = TileStore.attach(tmp_path / "store")
+    store = TileStore.create(tmp_path / "store", layout, {"run": 2})
+    with pytest.raises(StorageError, match="begun afresh"):
+        late.put(0, 0, black)
+    # Also when it had been stopped in the middle of a block.
+    with pytest.raises(StorageError, match="vanished"):
+        late.write_coarse_tile(0, 0, 0, b"tile")
+    assert store.finished() == set()
+    assert not list((store.path / "0").glob("*.0"))
+
+
 @pytest.mark.parametrize("victim", ["0/0.0.0", "1/0.0.0", "patches/0.0.0"])
-@pytest.mark.parametrize("damage", ["gone", "empty", "zeros", "cut", "begins with zeros", "ends with zeros"])
+@pytest.mark.parametrize(
+    "damage", ["gone", "empty", "zeros", "cut", "begins with zeros", "zeros in the middle", "ends with zeros"]
+)
 def test_a_block_damaged_on_the_disk_is_forgotten_and_made_again(tmp_path: Path, victim: str, damage: str) -> None:
     plane, layout = colourful(2048, 2048), StoreLayout(Size(2048, 2048), 1024)
     store = filled(tmp_path / "store", plane, layout)
@@ -339,6 +355,9 @@ def test_a_block_damaged_on_the_disk_is_forgotten_and_made_again(tmp_path: Path,
             os.truncate(path, path.stat().st_size // 2)
         case "begins with zeros":
             path.write_bytes(bytes(64) + path.read_bytes()[64:])
+        case "zeros in the middle":
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 4] + bytes(64) + content[len(content) // 4 + 64 :])
         case "ends with zeros":
             path.write_bytes(path.read_bytes()[:-64] + bytes(64))
     with pytest.raises(StorageError, match="block 0, 0 was damaged"):

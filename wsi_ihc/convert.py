@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.errors import UnsupportedSlideError
+from wsi_ihc.errors import StorageError, UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.executors import run_dask
 from wsi_ihc.generators import Bundle, load_generator
 from wsi_ihc.measure import Stopwatch, peak_memory_mb
@@ -20,6 +20,7 @@ from wsi_ihc.plan import ConversionPlan
 from wsi_ihc.preparation import Prepared, opened_view, prepare
 from wsi_ihc.progress import Progress, Silence
 from wsi_ihc.slides import SlideView
+from wsi_ihc.source_identity import source_digest
 from wsi_ihc.staining import Staining
 from wsi_ihc.store import TileStore
 from wsi_ihc.workspace import Workspace
@@ -152,6 +153,26 @@ def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stop
             watch.add("stain: encode", report.encode_s)
 
 
+def _check_whole(prepared: Prepared, store: TileStore) -> None:
+    """What was written is the whole of one slide.
+
+    Raises:
+        StorageError: blocks have vanished from the store, which would have become white glass.
+        UnreadableSlideError: another slide lies under the name, of which some blocks may be.
+    """
+    source, finished = prepared.job.source, store.finished()
+    if gone := prepared.plan.blocks - sum(len(finished.intersection(batch)) for batch in prepared.plan.batches):
+        raise StorageError(
+            f"{store.path}: {gone} of {prepared.plan.blocks} blocks have vanished; run the same command again, "
+            "it makes them anew"
+        )
+    # A slide that is gone by now was there while it was read.
+    if source.exists() and source_digest(source) != prepared.source_digest:
+        raise UnreadableSlideError(
+            f"{source}: has changed while it was read; run the same command again, it starts afresh"
+        )
+
+
 def _write(
     prepared: Prepared,
     notices: tuple[str, ...],
@@ -164,6 +185,7 @@ def _write(
     progress.stage("writing")
     with watch.stage("write"):
         write_ome_tiff(store, workspace.part, prepared.provenance)
+        _check_whole(prepared, store)
     run = {
         "seconds": watch.rounded(),
         "peak_memory_mb": peak_memory_mb(),

@@ -42,6 +42,8 @@ class Prepared:
     job: StainingJob
     plan: ConversionPlan
     provenance: Provenance
+    source_digest: str
+    """Of the slide as it was found."""
 
 
 @contextmanager
@@ -126,7 +128,7 @@ def prepare(
     )
     job = StainingJob(source.absolute(), _anywhere(settings), view.mpp, plan.grid, mask, statistics, store.path)
     provenance = _provenance(source, view, bundle.card, settings, job, mode, computation)
-    return Prepared(job, plan, provenance)
+    return Prepared(job, plan, provenance, fingerprint["source"])
 
 
 def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:

@@ -15,22 +15,25 @@ TEMPORARY = ".part-"
 """Start of the name of a file that is still being written."""
 
 
-def write_whole(path: str, data: bytes) -> None:
-    """Writes a file so that its name appears only when all of it is there, also when the process is killed."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
+def write_whole(key: str, data: bytes, *, folder: int) -> None:
+    """Writes the file ``key`` below the open ``folder``.
+
+    Its name appears only when all of it is there, also when the process is killed.
+    """
+    parent, name = os.path.split(key)
+    temporary = os.path.join(parent, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        os.replace(temporary, key, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=folder)
         raise
 
 

@@ -41,7 +41,7 @@ def create_pyramid(path: Path, layout: StoreLayout, description: dict[str, Any])
     for level, size in enumerate(layout.levels):
         chunk, codecs = TILE_PX, [_tile_codec(layout)]
         if level < layout.patch_level:
-            chunk, codecs = layout.core_px >> level, [_sharding(codecs)]
+            chunk, codecs = layout.core_px >> level, [_sharding([*codecs, _CHECKSUM])]
         _create(path / str(level), (*size, 3), (chunk, chunk, 3), 255, codecs)
     if layout.has_patches:
         size, side = layout.levels[layout.patch_level], layout.patch_px

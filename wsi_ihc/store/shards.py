@@ -1,7 +1,7 @@
 """The encoded tiles that a block owns on one level, together in one file, as zarr's sharding codec lays them out.
 
-The tiles come first, row by row. Then an index, for every tile its offset and its length as little-endian numbers of
-64 bits, both all ones where there is no tile. Then the CRC-32C of the index.
+The tiles come first, row by row, each with the CRC-32C of its bytes after it. Then an index, for every tile its offset
+and its length as little-endian numbers of 64 bits, both all ones where there is no tile. Then the CRC-32C of the index.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ def pack_shard(tiles: Sequence[bytes | None]) -> bytes:
     """The file's bytes; None is a tile that lies beyond the plane."""
     index = np.full((len(tiles), 2), _ABSENT, "<u8")
     position = 0
-    for number, tile in enumerate(tiles):
+    checked = [None if tile is None else with_checksum(tile) for tile in tiles]
+    for number, tile in enumerate(checked):
         if tile is not None:
             index[number] = position, len(tile)
             position += len(tile)
-    return b"".join([*(tile for tile in tiles if tile is not None), with_checksum(index.tobytes())])
+    return b"".join([*(tile for tile in checked if tile is not None), with_checksum(index.tobytes())])
 
 
 def read_from_shard(descriptor: int, count: int, number: int) -> bytes:
-    """Tile ``number`` of an open shard of ``count`` tiles; empty where the shard is damaged or has no such tile."""
+    """Tile ``number`` of an open shard of ``count`` tiles; empty where it is damaged or absent."""
     length = 16 * count + _CHECKSUM_BYTES
     size = os.fstat(descriptor).st_size
     if size < length:
@@ -37,7 +38,9 @@ def read_from_shard(descriptor: int, count: int, number: int) -> bytes:
     if index is None:
         return b""
     offset, extent = (int(value) for value in np.frombuffer(index, "<u8").reshape(count, 2)[number])
-    return os.pread(descriptor, extent, offset) if offset + extent <= size - length else b""
+    if offset + extent > size - length:
+        return b""
+    return without_checksum(os.pread(descriptor, extent, offset)) or b""
 
 
 def with_checksum(data: bytes) -> bytes:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -64,7 +65,7 @@ class TileStore:
             shutil.rmtree(fresh, ignore_errors=True)
             create_pyramid(fresh, layout, {"layout": asdict(layout), "fingerprint": dict(fingerprint)})
             os.replace(fresh, path)
-        return cls(path, layout)
+        return cls(path, layout)._held()
 
     @classmethod
     def open(
@@ -97,7 +98,7 @@ class TileStore:
             for folder in path.iterdir():
                 if folder.is_dir():
                     remove_temporary(folder)
-        return cls(path, layout)
+        return cls(path, layout)._held()
 
     @classmethod
     def attach(cls, path: Path) -> TileStore:
@@ -110,7 +111,7 @@ class TileStore:
         if description is None:
             raise StorageError(f"{path}: no store of blocks; it has vanished or was never made")
         layout = description["layout"]
-        return cls(path, StoreLayout(**(layout | {"size": Size(*layout["size"])})))
+        return cls(path, StoreLayout(**(layout | {"size": Size(*layout["size"])})))._held()
 
     def put(self, row: int, column: int, pixels: NDArray[np.uint8]) -> int:
         """Encodes and stores a block: ``pixels`` (core, core, 3), of which what lies beyond the plane is ignored.
@@ -125,6 +126,7 @@ class TileStore:
 
     def put_encoded(self, row: int, column: int, block: EncodedBlock) -> int:
         """Stores a block that was encoded elsewhere with this store's ``layout``; as ``put`` does."""
+        self._check_place()
         written = 0
         for level in range(min(self.layout.patch_level, len(self.levels))):
             cells = np.ndindex(2 * (self.layout.core_tiles(level),))
@@ -238,6 +240,27 @@ class TileStore:
         with np.load(io.BytesIO(data), allow_pickle=False) as kept:
             return {key: kept[key] for key in kept.files}
 
+    def _held(self) -> TileStore:
+        """The same, its folder open from now on."""
+        assert self._handle
+        return self
+
+    @cached_property
+    def _handle(self) -> int:
+        """The folder itself, for writing. A worker that was taken for dead may wake when another run has put a store of
+        its own under this name; what it still writes must not land there.
+        """
+        with storage_errors(self.path):
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, handle)
+        return handle
+
+    def _check_place(self) -> None:
+        with storage_errors(self.path):
+            in_place = os.path.samestat(os.stat(self.path), os.fstat(self._handle))
+        if not in_place:
+            raise StorageError(f"{self.path}: another run has begun afresh here; this one ends")
+
     @cached_property
     def _root(self) -> str:
         return str(self.path)
@@ -247,7 +270,7 @@ class TileStore:
 
     def _write(self, key: str, data: bytes) -> None:
         with storage_errors(self.path):
-            write_whole(f"{self._root}/{key}", data)
+            write_whole(key, data, folder=self._handle)
 
     def _read(self, key: str) -> bytes:
         """The bytes under ``key``; none when it is absent."""
