@@ -25,7 +25,9 @@ from wsi_ihc.convert import convert_slide, estimate_conversion
 from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
 from wsi_ihc.evaluation.seams import seam_score
 from wsi_ihc.executors import run_serial
+from wsi_ihc.generators.openvino_engine import openvino_is_installed
 from wsi_ihc.ometiff import verify_ome_tiff
+from wsi_ihc.progress import Silence
 from wsi_ihc.store import files
 
 
@@ -199,6 +201,53 @@ def test_changed_settings_start_afresh_and_say_why(
     convert_slide(small_slide, output, _settings(generator__name="identity", output__quality=70))
     assert any("starting afresh" in message and "quality" in message for message in caplog.messages)
     assert verify_ome_tiff(output).ok
+
+
+def test_a_run_that_goes_on_keeps_its_blocks_whatever_memory_it_is_given(
+    small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = {"generator__name": str(tiny_bundles["resnet-batch"]), "compute__precision": "float32"}
+    whole = convert_slide(small_slide, tmp_path / "whole.ome.tiff", _settings(compute__memory="510MB", **learned))
+    assert whole.plan.grid.core_px == 512
+
+    done = 0
+
+    class Interrupts(Silence):
+        def advance(self, blocks: int) -> None:
+            nonlocal done
+            done += blocks
+            raise KeyboardInterrupt
+
+    output = tmp_path / "resumed.ome.tiff"
+    with pytest.raises(KeyboardInterrupt):
+        convert_slide(small_slide, output, _settings(compute__memory="510MB", **learned), progress=Interrupts())
+    resumed = convert_slide(small_slide, output, _settings(compute__memory="8GB", **learned))
+    assert done
+    assert resumed.plan.grid.core_px == 512
+    assert not caplog.records
+    assert output.read_bytes() == whole.output.read_bytes()
+    fresh = convert_slide(small_slide, tmp_path / "fresh.ome.tiff", _settings(compute__memory="8GB", **learned))
+    assert fresh.plan.grid.core_px > 512
+
+
+@pytest.mark.skipif(not openvino_is_installed(), reason="OpenVINO is not installed")
+def test_openvino_stains_a_slide_as_torch_does(
+    small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    planes = []
+    for backend in ("torch", "openvino"):
+        settings = _settings(
+            generator__name=str(tiny_bundles["resnet-batch"]),
+            compute__precision="float32",
+            compute__backend=backend,
+            output__compression="deflate",
+        )
+        report = convert_slide(small_slide, tmp_path / f"{backend}.ome.tiff", settings)
+        assert report.provenance.backend == backend
+        assert backend in report.provenance.versions
+        planes.append(tifffile.imread(report.output).astype(int))
+    assert planes[0].std() > 5
+    assert abs(planes[0] - planes[1]).max() <= 1
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(

@@ -68,7 +68,7 @@ def choose_core_px(
     if not fitting:
         least = budget.needed(possible[0] + 2 * halo_px)
         raise SettingsError(
-            f"compute.memory={budget.allowed / 1e9:.2g} GB: this generator needs {least / 1e9:.2g} GB at the least"
+            f"compute.memory={budget.allowed / 1e6:.0f}MB: this generator needs {np.ceil(least / 1e6):.0f}MB at the least"
         )
     # A resnet's blocks compute half of the halo, on average (trimming.py).
     computed_px = halo_px if architecture.kind == "resnet" else 2 * halo_px
