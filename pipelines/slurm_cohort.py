@@ -14,6 +14,8 @@ import argparse
 import subprocess
 import sys
 
+from wsi_ihc.errors import ClusterError
+
 
 def main() -> int:
     """The exit status of ``wsi-ihc batch``."""
@@ -47,7 +49,12 @@ def main() -> int:
         # A job that ends is queued again, up to this number.
         cluster.adapt(minimum_jobs=given.workers, maximum_jobs=given.workers)
         command = [sys.executable, "-m", "wsi_ihc", "batch", "--scheduler", cluster.scheduler_address, *given.batch]
-        return subprocess.run(command, check=False).returncode
+        while True:
+            # The queue may take hours to start the first worker, and may take all of them away again.
+            cluster.wait_for_workers(1)
+            code = subprocess.run(command, check=False).returncode
+            if code != ClusterError.exit_code:
+                return code
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.cli import _run, supervision
 from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.config import ConversionSettings, load_settings
-from wsi_ihc.errors import SettingsError, StorageError
+from wsi_ihc.errors import ClusterError, SettingsError, StorageError
 
 DEFAULTS = ConversionSettings()
 JPEG_70 = load_settings(ConversionSettings, None, {"output.quality": 70})
@@ -56,6 +56,8 @@ while what == "hangs" and os.getppid() == parent:
     time.sleep(0.1)
 if what in ("damaged", "missing"):
     sys.exit(print(f"wsi-ihc: {slide}: cannot be read", flush=True) or 3)
+if what == "unconnected":
+    sys.exit(print("wsi-ihc: the dask scheduler is lost", flush=True) or 10)
 if what == "crowded" and not os.path.exists(output + ".room"):
     sys.exit(print("wsi-ihc: the disk is full", flush=True) or 5)
 data = " ".join(sys.argv[3:]).encode()
@@ -418,6 +420,19 @@ class TestRun:
         assert (results["a_ihc"].state, results["a_ihc"].attempts) == ("done", 1)
         assert {record.state for record in results.values()} == {"done"}
 
+    def test_a_lost_cluster_ends_the_run_and_blames_no_slide(self, tmp_path: Path) -> None:
+        entries = slides(tmp_path / "in", a="good", b="unconnected", c="good")
+        with pytest.raises(ClusterError, match="the dask scheduler is lost"):
+            work(entries, tmp_path / "out")
+        cohort = read_cohort(Records(tmp_path / "out"))
+        assert {name: record.state for name, record in cohort.items()} == {
+            "a_ihc": "done", "b_ihc": "waiting", "c_ihc": "waiting",
+        }  # fmt: skip
+        assert "is lost" in cohort["b_ihc"].reason
+        (tmp_path / "in" / "b.svs").write_text("good")
+        results = work(entries, tmp_path / "out")
+        assert {record.state for record in results.values()} == {"done"}
+
     def test_two_batches_on_one_folder_share_the_work(self, tmp_path: Path) -> None:
         entries = slides(tmp_path / "in", **{f"s{number}": "slow" for number in range(6)})
         outcomes: list[dict[str, SlideRecord]] = []
@@ -630,7 +645,7 @@ class TestSeeing:
         (["{folder}/a.svs", "--gpus", "0", "--device", "cpu"], 2, "--device cpu"),
         (["{folder}/a.svs", "--gpus", "0", "--scheduler", "tcp://a:1"], 2, "--gpus"),
         (["{folder}/a.svs", "--cache", "c", "--scheduler", "tcp://a:1"], 2, "--cache"),
-        (["{folder}/a.svs", "--jobs", "2", "--scheduler", "tcp://a:1"], 2, "--jobs"),
+        (["{folder}/a.svs", "--scheduler", "tcp://127.0.0.1:1"], 10, "no dask scheduler answers"),
         (["{folder}"], 2, "without slides"),
         ([], 2, "no slides"),
         (["{folder}/a.svs", "--set", "tiling.core=3"], 2, "tiling.core"),

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import dask
 from dask.distributed import Client, Future, KilledWorker, WorkerPlugin
 
-from wsi_ihc.errors import ClusterError
+from wsi_ihc.errors import ClusterError, DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class Cluster:
         """``task`` of every item, in any order; at most two a thread are known to the scheduler at a time.
 
         Raises:
-            ClusterError: the scheduler is lost, nobody has come to work for ten minutes, or a task ends its workers.
+            ClusterError: the scheduler is lost, or nobody has come to work for ten minutes.
+            DeviceError: a task ends every worker that takes it.
             Exception: whatever ``task`` has raised.
         """
         ended: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -161,8 +162,8 @@ class Cluster:
         )
 
     @staticmethod
-    def _deadly(item: object) -> ClusterError:
-        return ClusterError(
+    def _deadly(item: object) -> DeviceError:
+        return DeviceError(
             f"every worker that took blocks {item} has died; give workers more memory, or look at the slide there, "
             "then run the same command again, it continues"
         )

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.errors import GeneratorError, StorageError
+from wsi_ihc.errors import ClusterError, GeneratorError, StorageError
 
 ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
 """Slide, output, settings and whether to overwrite: the command line that converts it."""
@@ -63,6 +63,8 @@ class Ending:
     reason: str = ""
     retry: bool = True
     """Whether the machine is to blame: the next run then tries again unasked."""
+    alone: bool = True
+    """Whether the other slides may fare better; without the cluster that all of them need they will not."""
 
 
 @dataclass
@@ -129,7 +131,8 @@ class Child:
             return Ending(False, self.stopped, retry=False)
         if code < 0:
             return _explain_signal(-code)
-        return Ending(False, self.said() or f"ended with exit code {code}", code not in _BY_THE_SLIDE)
+        reason = self.said() or f"ended with exit code {code}"
+        return Ending(False, reason, code not in _BY_THE_SLIDE, alone=code != ClusterError.exit_code)
 
     def _tail(self) -> str:
         try:

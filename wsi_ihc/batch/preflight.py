@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.prefetch import source_bytes
 from wsi_ihc.batch.recipe import make_recipe
 from wsi_ihc.batch.records import Records
-from wsi_ihc.errors import SettingsError, StorageError
+from wsi_ihc.errors import ClusterError, SettingsError, StorageError
 
 _GROWTH = {"jpeg": 1.0, "deflate": 6.0}
 """Bytes of output for a byte of slide, rather too many than too few: most slides are JPEG at twice the resolution."""
+_LISTENS_S = 10.0
 
 
 def check_folder(folder: Path) -> None:
@@ -54,6 +56,20 @@ def check_owners(entries: Sequence[Entry], folder: Path) -> None:
                 f"{entry.output(folder)} was made from {record.slide}, and {entry.slide} would replace it; "
                 "choose another folder, or another name in the output column of --csv"
             )
+
+
+def check_schedulers(entries: Sequence[Entry]) -> None:
+    """Raises ClusterError when nobody listens where a dask scheduler should."""
+    for address in {entry.settings.compute.scheduler for entry in entries}:
+        host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+        if not port.isdecimal():
+            continue  # none, or an address that only dask understands
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _LISTENS_S).close()
+        except (OSError, OverflowError) as error:
+            raise ClusterError(
+                f"no dask scheduler answers at {address} ({error}); start it, or correct the address"
+            ) from None
 
 
 def needed_bytes(entries: Sequence[Entry], folder: Path, jobs: int) -> int:

@@ -24,7 +24,7 @@ from wsi_ihc.batch.records import Records, SlideRecord
 from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.batch.thumbnails import keep_thumbnail
 from wsi_ihc.batch.watcher import Watcher
-from wsi_ihc.errors import StorageError
+from wsi_ihc.errors import ClusterError, StorageError
 
 _TICK_S = 0.2
 _SAID_S = 1.0
@@ -66,6 +66,7 @@ def run_batch(
     Raises:
         SettingsError, GeneratorError: before the first slide.
         StorageError: records cannot be written any more; children are ended.
+        ClusterError: the dask cluster is lost, which every slide needs; slides that are not done wait.
         KeyboardInterrupt: after the children have ended.
     """
     seats = options.seats()
@@ -239,10 +240,13 @@ class _Run:
         else:
             # A copy in the cache is no place that a person knows.
             reason = ending.reason.replace(str(job.source.result()), str(entry.slide))
-            record = transitions.failed(record, Ending(False, reason, ending.retry))
+            told = Ending(False, reason, ending.retry)
+            record = transitions.failed(record, told) if ending.alone else transitions.interrupted(record, reason)
         if self.cache:
             self.cache.remove(entry.name)
         self._settle(entry, record)
+        if not ending.alone:
+            raise ClusterError(ending.reason)
 
     def _settle(self, entry: Entry, record: SlideRecord, *, news: bool = True) -> None:
         if news:

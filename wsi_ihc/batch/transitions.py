@@ -68,9 +68,9 @@ def failed(record: SlideRecord, ending: Ending) -> SlideRecord:
     return _changed(record, state="failed", reason=ending.reason, retry=ending.retry, ended=_now())
 
 
-def interrupted(record: SlideRecord) -> SlideRecord:
+def interrupted(record: SlideRecord, reason: str = "interrupted") -> SlideRecord:
     """It waits for the next run, which continues it."""
-    return _changed(record, state="waiting", reason="interrupted", ended=_now())
+    return _changed(record, state="waiting", reason=reason, ended=_now())
 
 
 def after(record: SlideRecord, seconds: float) -> SlideRecord:

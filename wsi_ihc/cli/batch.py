@@ -33,7 +33,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="Columns slide, mpp, generator, output.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Slides at a time; 1, or as many as there are GPUs."
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Slides at a time; 1, with --scheduler 2, or as many as there are GPUs.",
 )
 @click.option("--gpus", metavar="all|0,1", help="One slide at a time on each of them.")
 @click.option("--shard", "part", metavar="I/N", help="Only part I of N, by a hash of the name.")
@@ -77,7 +80,8 @@ def batch(
         timeout_s=timeout * 60 if timeout else None,
         cache=cache,
         cache_bytes=int(cache_size * 1e9) if cache_size else None,
-        jobs=jobs,
+        # While one slide is prepared or written, the workers of a cluster have another to stain.
+        jobs=jobs or (2 if settings.compute.scheduler and not gpus else None),
     )
     _refuse_with_scheduler(settings, options)
     ours = Records(output).outputs()
@@ -110,8 +114,9 @@ def _report(results: dict[str, SlideRecord], failed: dict[str, SlideRecord], out
 
 
 def _preflight(entries: Sequence[Entry], output: Path, options: BatchOptions, no_space_check: bool) -> None:
-    from wsi_ihc.batch.preflight import check_folder, check_owners, check_space, missing
+    from wsi_ihc.batch.preflight import check_folder, check_owners, check_schedulers, check_space, missing
 
+    check_schedulers(entries)
     check_folder(output)
     check_owners(entries, output)
     for entry in missing(entries):
@@ -145,8 +150,6 @@ def _refuse_with_scheduler(settings: ConversionSettings, options: BatchOptions) 
         return
     if options.gpus:
         raise SettingsError("--gpus: with --scheduler the workers bring their own; start one worker for each GPU")
-    if options.at_once > 1:
-        raise SettingsError("--jobs: with --scheduler each slide has all the workers, so they go one by one")
     if options.cache:
         raise SettingsError("--cache: the workers of --scheduler could not read a copy that only this machine has")
 
