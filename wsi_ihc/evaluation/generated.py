@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from PIL import Image
 from wsi_ihc.errors import DataSetError, GeneratorError, StorageError
 from wsi_ihc.evaluation.images import Task
 from wsi_ihc.pairs import Pair, image_files, read_pair
+
+if TYPE_CHECKING:
+    from wsi_ihc.generators import Bundle, Stainer
 
 ENDINGS = ("", "_fake_B", "_fake", "_generated", "_pred")
 """What programs append to the name of the image they translated; pix2pix writes ``NAME_fake_B.png``."""
@@ -100,13 +103,10 @@ def from_generator(
         GeneratorError: no such generator. DeviceError: no such device. DataSetError: an image cannot be read.
         StorageError: a result cannot be written.
     """
-    from wsi_ihc.generators import Stainer, fix_normalisation, load_generator, resolve_mode
+    from wsi_ihc.generators import load_generator
 
     bundle = load_generator(find_bundle(source))
-    network = bundle.build()
-    mode = resolve_mode(network, "auto")
-    fixed, _ = fix_normalisation(network, "tile" if mode == "calibrated" else "auto")
-    stainer = Stainer(fixed, device=device, precision=precision)
+    stainer, normalisation = whole_image_stainer(bundle, device=device, precision=precision)
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [Task(pair, folder / f"{pair.name}.png") for pair in pairs]
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
@@ -125,10 +125,25 @@ def from_generator(
         "generator": card.name,
         "sha256": card.sha256,
         "training data": card.training_data,
-        "normalisation": "whole image" if mode == "calibrated" else mode,
+        "normalisation": normalisation,
         **stainer.describe(),
     }
     return Generated(card.name, tuple(tasks), origin)
+
+
+def whole_image_stainer(bundle: Bundle, *, device: str, precision: str) -> tuple[Stainer, str]:
+    """The generator as it judges images: what stains, and how its norm layers are fixed, for a report.
+
+    Raises:
+        GeneratorError: the weights do not fit. DeviceError: no such device.
+    """
+    from wsi_ihc.generators import Stainer, fix_normalisation, resolve_mode
+
+    network = bundle.build()
+    mode = resolve_mode(network, "auto")
+    fixed, _ = fix_normalisation(network, "tile" if mode == "calibrated" else "auto")
+    stainer = Stainer(fixed, device=device, precision=precision)
+    return stainer, "whole image" if mode == "calibrated" else mode
 
 
 def stain_whole(
