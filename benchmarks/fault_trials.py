@@ -1,0 +1,33 @@
+"""Every single fault by its name."""
+
+from __future__ import annotations
+
+import fault_batches as batches
+import fault_files as files
+import fault_network as network
+
+TRIALS = {
+    trial.__name__.replace("_", " "): trial
+    for trial in (
+        files.full_disk,
+        files.slide_cut,
+        files.slide_cut_openslide,
+        files.slide_vanished,
+        files.slide_replaced,
+        files.slide_exchanged,
+        files.store_deleted,
+        files.marks_deleted,
+        files.blocks_damaged,
+        files.two_runs,
+        batches.two_batches,
+        batches.batch_without_scheduler,
+        network.clock_set_back,
+        network.clock_jumps,
+        network.stopped,
+        network.lonely_worker,
+        network.nobody_for_a_while,
+        network.worker_cut_off,
+        network.scheduler_cut_off,
+        network.sleeper_of_an_earlier_run,
+    )
+}

@@ -1,0 +1,89 @@
+"""Disturbs conversions in every way that a night in a laboratory has, and compares what comes out byte for byte.
+
+    python benchmarks/faults.py WORK                     100 kills and every single fault; prints the table
+    python benchmarks/faults.py WORK --write             also into docs/faults.md
+    python benchmarks/faults.py WORK --kills 20 --only "kill" --seed 7
+
+Some twenty minutes on two cores. Linux; a full disk is a small tmpfs for root, else a limit on the size of a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fault_kills import Ground, Row, kill_conversions, kill_schedulers, kill_workers
+from fault_processes import convert
+from fault_trials import TRIALS
+from pages import write_between
+from runs import draw_slide
+
+PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
+SIDE_PX = 5000
+
+
+def prepare(folder: Path, seed: int) -> Ground:
+    """The slide and the bytes that every trial must end with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Threads of the generator have nothing to do here; forks and starts are what these trials are made of.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    slide = draw_slide(folder, SIDE_PX)
+    truth = folder / "undisturbed.ome.tiff"
+    truth.unlink(missing_ok=True)
+    convert(slide, truth)
+    truth.unlink()
+    ended = convert(slide, truth)
+    assert ended.code == 0, ended.said
+    return Ground(folder, slide, truth.read_bytes(), ended.seconds, random.Random(seed))
+
+
+def trials(kills: int) -> dict[str, Callable[[Ground], Row]]:
+    """Half of the kills meet the conversion, the others the cluster."""
+    at_workers, at_schedulers = round(kills * 0.3), round(kills * 0.2)
+    return {
+        "kill conversion": partial(kill_conversions, kills=kills - at_workers - at_schedulers),
+        "kill worker": partial(kill_workers, kills=at_workers),
+        "kill scheduler": partial(kill_schedulers, kills=at_schedulers),
+        **TRIALS,
+    }
+
+
+def as_table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = ["| what was done | times | what happened | same bytes |", "|---|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {row.fault} | {row.times} | {row.happened} | {'yes' if row.same else '**NO**'} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """0 when everything ended as it should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="a folder for slides and outputs")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="trials whose name begins so")
+    parser.add_argument("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
+    given = parser.parse_args()
+    ground = prepare(given.work.resolve(), given.seed)
+    print(f"undisturbed: {ground.seconds:.1f} s", file=sys.stderr)
+    rows = []
+    for name, trial in trials(given.kills).items():
+        if name.startswith(given.only):
+            rows.append(trial(ground))
+            print(as_table(rows[-1:]).splitlines()[-1], flush=True)
+    if given.write:
+        write_between(PAGE, "faults", as_table(rows))
+    for left in ground.folder.glob("*.blocks.zarr"):
+        shutil.rmtree(left, ignore_errors=True)
+    return 0 if all(row.same for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
