@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
-from wsi_ihc.convert import convert_slide, estimate_conversion
+from wsi_ihc.convert import ConversionReport, convert_slide, estimate_conversion
 from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
 from wsi_ihc.evaluation.seams import seam_score
 from wsi_ihc.executors import run_serial
@@ -203,31 +203,33 @@ def test_changed_settings_start_afresh_and_say_why(
     assert verify_ome_tiff(output).ok
 
 
-def test_a_run_that_goes_on_keeps_its_blocks_whatever_memory_it_is_given(
-    small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_run_that_goes_on_keeps_the_size_of_its_blocks(
+    small_slide: Path,
+    tiny_bundles: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    learned = {"generator__name": str(tiny_bundles["resnet-batch"]), "compute__precision": "float32"}
-    whole = convert_slide(small_slide, tmp_path / "whole.ome.tiff", _settings(compute__memory="510MB", **learned))
-    assert whole.plan.grid.core_px == 512
-
-    done = 0
+    """What there is of memory may have changed since."""
+    settings = _settings(generator__name=str(tiny_bundles["resnet-batch"]), compute__precision="float32")
 
     class Interrupts(Silence):
         def advance(self, blocks: int) -> None:
-            nonlocal done
-            done += blocks
             raise KeyboardInterrupt
 
-    output = tmp_path / "resumed.ome.tiff"
+    def convert(name: str, core_px: int, progress: Silence | None = None) -> ConversionReport:
+        monkeypatch.setattr("wsi_ihc.preparation.choose_core_px", lambda *_, **__: core_px)
+        return convert_slide(small_slide, tmp_path / name, settings, progress=progress)
+
+    whole = convert("whole.ome.tiff", 512)
     with pytest.raises(KeyboardInterrupt):
-        convert_slide(small_slide, output, _settings(compute__memory="510MB", **learned), progress=Interrupts())
-    resumed = convert_slide(small_slide, output, _settings(compute__memory="8GB", **learned))
-    assert done
-    assert resumed.plan.grid.core_px == 512
+        convert("resumed.ome.tiff", 512, Interrupts())
+    assert _blocks(tmp_path / "resumed.ome.tiff.blocks.zarr")
+    resumed = convert("resumed.ome.tiff", 1024)
     assert not caplog.records
-    assert output.read_bytes() == whole.output.read_bytes()
-    fresh = convert_slide(small_slide, tmp_path / "fresh.ome.tiff", _settings(compute__memory="8GB", **learned))
-    assert fresh.plan.grid.core_px > 512
+    assert resumed.output.read_bytes() == whole.output.read_bytes()
+    assert resumed.plan.grid.core_px == whole.plan.grid.core_px == 512
+    assert convert("fresh.ome.tiff", 1024).plan.grid.core_px == 1024
 
 
 @pytest.mark.skipif(not openvino_is_installed(), reason="OpenVINO is not installed")

@@ -66,9 +66,9 @@ def choose_core_px(
     possible = [core for core in _CORES_PX if core % align_px == 0]
     fitting = [core for core in possible if budget.needed(core + 2 * halo_px) <= budget.allowed]
     if not fitting:
-        least = budget.needed(possible[0] + 2 * halo_px)
+        least = np.ceil(budget.needed(possible[0] + 2 * halo_px) / 1e6)
         raise SettingsError(
-            f"compute.memory={budget.allowed / 1e6:.0f}MB: this generator needs {np.ceil(least / 1e6):.0f}MB at the least"
+            f"compute.memory={budget.allowed / 1e6:.0f}MB: this generator needs {least:.0f}MB at the least"
         )
     # A resnet's blocks compute half of the halo, on average (trimming.py).
     computed_px = halo_px if architecture.kind == "resnet" else 2 * halo_px
