@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+
+from wsi_ihc.geometry import Size
+from wsi_ihc.ometiff import Provenance
 
 SHARED_DATA = Path(os.environ.get("WSI_IHC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -57,6 +61,28 @@ def write_slide(path: Path, pixels: NDArray[np.uint8], mpp: float | None = 0.5, 
                 subfiletype=int(level > 0),
                 **(resolution if level == 0 else {}),
             )
+
+
+def provenance(size: Size, **changes: Any) -> Provenance:
+    """What an output of ``size`` px says of itself when nothing but its pixels was asked for."""
+    facts = {
+        "source_name": "slide.svs",
+        "source_width": size.width,
+        "source_height": size.height,
+        "reader": "memory",
+        "level": 0,
+        "scale": 1.0,
+        "mpp": 0.5,
+        "generator": "identity",
+        "normalisation": "running",
+        "tissue_source": "none",
+        "tissue_fraction": 1.0,
+        "halo_px": 0,
+        "device": "cpu",
+        "precision": "float32",
+        "compression": "jpeg",
+    }
+    return Provenance(**facts | changes)
 
 
 @pytest.fixture(scope="session")

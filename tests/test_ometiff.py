@@ -17,6 +17,7 @@ import ome_types
 import pytest
 import tifffile
 
+from tests.conftest import provenance
 from wsi_ihc.errors import OutputError, StorageError
 from wsi_ihc.geometry import Size
 from wsi_ihc.ometiff import (
@@ -34,25 +35,17 @@ from wsi_ihc.store import StoreLayout, TileStore
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
-PROVENANCE = Provenance(
-    source_name="slide.svs",
-    source_width=2500,
-    source_height=1700,
+PROVENANCE = provenance(
+    Size(1700, 2500),
     source_mpp=0.4990,
     source_vendor="aperio",
     reader="openslide",
-    level=0,
-    scale=1.0,
     mpp=0.499,
     generator="recolour",
     generator_sha256="ab12",
-    normalisation="running",
     tissue_source="auto",
     tissue_fraction=0.25,
     halo_px=88,
-    device="cpu",
-    precision="float32",
-    compression="jpeg",
     quality=85,
     versions={"wsi-ihc": "0.1.0", "torch": "2.13.0"},
 )

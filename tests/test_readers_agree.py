@@ -17,9 +17,10 @@ import tifffile
 import tiffslide
 from numpy.typing import NDArray
 
+from tests.conftest import provenance
 from wsi_ihc.encoding import halve
 from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import Provenance, write_ome_tiff
+from wsi_ihc.ometiff import write_ome_tiff
 from wsi_ihc.store import StoreLayout, TileStore
 
 HEIGHT, WIDTH = 1700, 2500
@@ -50,28 +51,8 @@ def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         core = plane[row * 1024 : (row + 1) * 1024, column * 1024 : (column + 1) * 1024]
         if core.min() < 255:
             store.put(row, column, core)
-    path = write_ome_tiff(store, folder / "output.ome.tiff", provenance(request.param))
+    path = write_ome_tiff(store, folder / "output.ome.tiff", provenance(Size(HEIGHT, WIDTH), compression=request.param))
     return Output(path, pyramid(plane), *((1.5, 20.0) if request.param == "jpeg" else (0.0, 0.0)))
-
-
-def provenance(compression: str) -> Provenance:
-    return Provenance(
-        source_name="slide.svs",
-        source_width=WIDTH,
-        source_height=HEIGHT,
-        reader="memory",
-        level=0,
-        scale=1.0,
-        mpp=0.5,
-        generator="identity",
-        normalisation="running",
-        tissue_source="none",
-        tissue_fraction=1.0,
-        halo_px=0,
-        device="cpu",
-        precision="float32",
-        compression=compression,  # type: ignore[arg-type]
-    )
 
 
 def pyramid(plane: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

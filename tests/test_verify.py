@@ -13,29 +13,14 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import provenance
 from wsi_ihc.cli.verify import verify
 from wsi_ihc.errors import OutputError
 from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import Provenance, VerificationReport, sidecar_path, verify_ome_tiff, write_ome_tiff, write_sidecar
+from wsi_ihc.ometiff import VerificationReport, sidecar_path, verify_ome_tiff, write_ome_tiff, write_sidecar
 from wsi_ihc.store import StoreLayout, TileStore
 
-PROVENANCE = Provenance(
-    source_name="slide.svs",
-    source_width=1100,
-    source_height=1500,
-    reader="memory",
-    level=0,
-    scale=1.0,
-    mpp=0.5,
-    generator="identity",
-    normalisation="running",
-    tissue_source="none",
-    tissue_fraction=1.0,
-    halo_px=0,
-    device="cpu",
-    precision="float32",
-    compression="jpeg",
-)
+PROVENANCE = provenance(Size(1500, 1100))
 
 
 @pytest.fixture(scope="module", params=["jpeg", "deflate"])
