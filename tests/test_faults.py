@@ -1,0 +1,262 @@
+"""What may go wrong while a slide is stained: nothing is mixed, nothing is lost, and the line says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import dask
+import pytest
+from dask.distributed import Client, LocalCluster, WorkerPlugin
+
+from tests.conftest import stained_island, write_slide
+from wsi_ihc.cluster import Cluster, cluster_at, own_cluster
+from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.convert import convert_slide
+from wsi_ihc.errors import ClusterError, DeviceError, StorageError, UnreadableSlideError
+from wsi_ihc.executors import run_dask
+from wsi_ihc.plan import Batch
+from wsi_ihc.staining import BatchReport, StainingJob
+
+Disturb = Callable[[int, Callable[[], object]], None]
+
+
+def _settings(**options: object) -> ConversionSettings:
+    chosen = {"generator.name": "identity", "tiling.core_px": 512, "tissue.source": "none"}
+    return load_settings(ConversionSettings, None, chosen | {key.replace("__", "."): options[key] for key in options})
+
+
+@pytest.fixture
+def slide(small_slide: Path, tmp_path: Path) -> Path:
+    """A copy that may come to harm, 12 blocks."""
+    return Path(shutil.copyfile(small_slide, tmp_path / "slide.tiff"))
+
+
+@pytest.fixture
+def truth(slide: Path, tmp_path: Path) -> bytes:
+    return convert_slide(slide, tmp_path / "undisturbed.ome.tiff", _settings()).output.read_bytes()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.ome.tiff"
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch) -> Disturb:
+    """Arranges that something happens once, when so many batches are done."""
+
+    def arrange(after: int, event: Callable[[], object]) -> None:
+        to_come = [event]
+
+        def run(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+            for done, report in enumerate(run_dask(job, batches), start=1):
+                yield report
+                if done == after and to_come:
+                    to_come.pop()()
+
+        monkeypatch.setattr("wsi_ihc.convert.run_dask", run)
+
+    return arrange
+
+
+def _blocks(output: Path) -> int:
+    return sum(name[0].isdigit() for name in os.listdir(f"{output}.blocks.zarr/blocks"))
+
+
+class Cut(Exception):
+    """Ends a run in the middle."""
+
+
+def _cut() -> None:
+    raise Cut
+
+
+class TestSlide:
+    def test_cut_short_while_it_is_read(self, slide: Path, truth: bytes, output: Path, disturbed: Disturb) -> None:
+        whole = slide.read_bytes()
+        disturbed(1, lambda: os.truncate(slide, 4096))
+        with pytest.raises(UnreadableSlideError, match="bytes are there") as caught:
+            convert_slide(slide, output, _settings(compute__threads=1))
+        assert "\n" not in str(caught.value)
+        kept = _blocks(output)
+        with pytest.raises(UnreadableSlideError):
+            convert_slide(slide, output, _settings())
+        assert _blocks(output) == kept > 0
+        slide.write_bytes(whole)
+        assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
+
+    def test_gone_before_the_run_is_continued(
+        self, slide: Path, truth: bytes, output: Path, disturbed: Disturb
+    ) -> None:
+        disturbed(5, _cut)
+        with pytest.raises(Cut):
+            convert_slide(slide, output, _settings())
+        kept = _blocks(output)
+        away = slide.rename(slide.with_suffix(".away"))
+        with pytest.raises(UnreadableSlideError, match="check the path"):
+            convert_slide(slide, output, _settings())
+        assert _blocks(output) == kept >= 5
+        away.rename(slide)
+        assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
+
+    def test_another_one_before_the_run_is_continued(
+        self,
+        slide: Path,
+        output: Path,
+        disturbed: Disturb,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        disturbed(5, _cut)
+        with pytest.raises(Cut):
+            convert_slide(slide, output, _settings())
+        write_slide(slide, stained_island(1300, 1700, seed=1))
+        report = convert_slide(slide, output, _settings())
+        assert any("starting afresh: source changed" in message for message in caplog.messages)
+        alone = convert_slide(slide, output.with_name("alone.ome.tiff"), _settings()).output
+        assert report.output.read_bytes() == alone.read_bytes()
+
+    def test_another_one_while_it_is_read(self, slide: Path, output: Path, disturbed: Disturb) -> None:
+        other = slide.with_suffix(".other")
+        write_slide(other, stained_island(1300, 1700, seed=1))
+        disturbed(3, lambda: other.replace(slide))
+        with pytest.raises(UnreadableSlideError, match="changed while it was read"):
+            convert_slide(slide, output, _settings())
+        assert not output.exists()
+        report = convert_slide(slide, output, _settings())
+        alone = convert_slide(slide, output.with_name("alone.ome.tiff"), _settings()).output
+        assert report.output.read_bytes() == alone.read_bytes()
+
+
+class TestStore:
+    @pytest.mark.parametrize("lost", ["everything", "marks"])
+    def test_deleted_under_the_run(
+        self,
+        lost: str,
+        slide: Path,
+        truth: bytes,
+        output: Path,
+        disturbed: Disturb,
+    ) -> None:
+        """Without its mark a block would be white glass."""
+        store = Path(f"{output}.blocks.zarr")
+
+        def delete() -> None:
+            if lost == "everything":
+                shutil.rmtree(store, ignore_errors=True)
+            else:
+                for mark in list((store / "blocks").glob("[0-9]*"))[:3]:
+                    mark.unlink()
+
+        disturbed(7, delete)
+        with pytest.raises(StorageError, match="vanished") as caught:
+            convert_slide(slide, output, _settings())
+        assert "\n" not in str(caught.value)
+        assert not output.exists()
+        assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
+
+
+def test_a_machine_that_slept_does_not_take_its_own_threads_for_dead() -> None:
+    """dask judges heartbeats by the time of day; without its only worker the run would wait for ever."""
+    with own_cluster(threads=1) as cluster:
+        assert cluster.client.cluster.scheduler.worker_ttl is None
+        assert sorted(cluster.run(abs, [-1, -2, 3])) == [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Two processes; a task is given up by dask with the first worker that dies over it."""
+    folder = str(tmp_path_factory.mktemp("workers"))
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=folder
+        ) as cluster,
+    ):
+        yield cluster
+
+
+@pytest.mark.slow
+class TestWorkers:
+    def test_a_worker_killed_in_mid_slide_costs_nothing(
+        self,
+        workers: LocalCluster,
+        slide: Path,
+        truth: bytes,
+        output: Path,
+        disturbed: Disturb,
+    ) -> None:
+        disturbed(3, lambda: os.kill(next(iter(workers.workers.values())).pid, signal.SIGKILL))
+        settings = _settings(compute__scheduler=workers.scheduler_address)
+        assert convert_slide(slide, output, settings).output.read_bytes() == truth
+
+    def test_a_task_that_was_unlucky_is_sent_again(self, workers: LocalCluster, tmp_path: Path) -> None:
+        with cluster_at(workers.scheduler_address) as cluster:
+            assert sorted(cluster.run(_deadly(tmp_path, times=2), [1, 2, 3])) == [10, 20, 30]
+
+    def test_a_task_that_ends_every_worker_is_given_up(self, workers: LocalCluster, tmp_path: Path) -> None:
+        with (
+            cluster_at(workers.scheduler_address) as cluster,
+            pytest.raises(DeviceError, match="every worker") as caught,
+        ):
+            list(cluster.run(_deadly(tmp_path, times=99), [1]))
+        assert "\n" not in str(caught.value)
+
+    def test_an_error_of_the_task_is_not_one_of_the_cluster(self, workers: LocalCluster) -> None:
+        def full(item: int) -> int:
+            raise StorageError(f"{item}: the disk is full")
+
+        with cluster_at(workers.scheduler_address) as cluster, pytest.raises(StorageError, match="1: the disk is full"):
+            list(cluster.run(full, [1]))
+
+    def test_plugins_of_killed_clients_are_forgotten(self, workers: LocalCluster) -> None:
+        killed = Client(workers.scheduler_address)
+        Cluster(killed, workers.scheduler_address)._register(_Plugin(), f"_Plugin {killed.id}")
+        killed.close()
+        with cluster_at(workers.scheduler_address) as cluster, cluster.equipped(_Plugin()) as name:
+            assert [each for each in workers.scheduler.worker_plugins if each.startswith("_Plugin")] == [name]
+        assert not [each for each in workers.scheduler.worker_plugins if each.startswith("_Plugin")]
+
+
+class _Plugin(WorkerPlugin):
+    pass
+
+
+def _deadly(folder: Path, times: int) -> Callable[[int], int]:
+    """Ten times its item; item 1 first ends so many workers."""
+
+    # A function inside a function is sent by value: the workers need not find this file.
+    def task(item: int) -> int:
+        victims = sorted(folder.glob("victim*"))
+        if item == 1 and len(victims) < times:
+            (folder / f"victim{len(victims)}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 10 * item
+
+    return task
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_one_line_and_soon(
+    slide: Path,
+    truth: bytes,
+    output: Path,
+    disturbed: Disturb,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=str(tmp_path)
+    ) as cluster:
+        settings = _settings(compute__scheduler=cluster.scheduler_address)
+        disturbed(2, cluster.close)
+        with pytest.raises(ClusterError, match="run the same command again") as caught:
+            convert_slide(slide, output, settings)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr("wsi_ihc.cluster._CONNECT_S", 0.5)
+    with pytest.raises(ClusterError, match="no dask scheduler answers"):
+        convert_slide(slide, output, settings)
+    assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
