@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -151,3 +152,16 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
     assert said[-1].startswith("wsi-ihc: ")
     assert not [line for line in said if "Usage" in line or "Traceback" in line]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trouble_of_the_machine_is_no_fault_of_ours(
+    small_slide: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def locked(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", locked)
+    assert _run(["info", str(small_slide)]) == 3
+    assert capsys.readouterr().err == f"wsi-ihc: {small_slide}: cannot be read (Permission denied); check the path\n"
+    assert _run(["convert", str(small_slide), "-o", "out.ome.tiff", "--generator", "identity"]) == 5
+    assert capsys.readouterr().err == "wsi-ihc: out.ome.tiff: Permission denied; check path, permissions and disk\n"

@@ -41,6 +41,8 @@ class Workspace:
         workspace = cls(output.absolute())
         if output.exists() and not overwrite and not workspace.store.exists():
             raise workspace.occupied()
+        if output.parent.exists() and not output.parent.is_dir():
+            raise StorageError(f"{output.parent}: a file, not a folder for the output; choose another folder")
         if output.parent.exists() and not os.access(output.parent, os.W_OK | os.X_OK):
             raise StorageError(f"{output.parent}: the output's folder cannot be written; check its permissions")
         return workspace

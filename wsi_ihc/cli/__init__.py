@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from wsi_ihc.cli.supervision import run_supervised
-from wsi_ihc.errors import WsiIhcError
+from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
 COMMANDS = {
     "convert": "Stain a whole slide: H&E in, virtual IHC pyramid out.",
@@ -85,13 +85,19 @@ def _run(arguments: list[str]) -> int:
     except MemoryError:
         smaller = "; try --batch-size 1 or --set tiling.core_px=512" if _is_conversion(arguments) else ""
         click.echo(f"wsi-ihc: out of memory{smaller}", err=True)
-        return 7
+        return DeviceError.exit_code
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if os.environ.get("WSI_IHC_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"wsi-ihc: {where}{error.strerror or one_line(error)}; check path, permissions and disk", err=True)
+        return StorageError.exit_code
     except Exception as error:
         if os.environ.get("WSI_IHC_DEBUG"):
             raise
-        seen = " ".join(f"{type(error).__name__}: {error}".split())
+        seen = f"{type(error).__name__}: {one_line(error)}"
         click.echo(f"wsi-ihc: a fault of ours: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)", err=True)
         return 1
     return result if isinstance(result, int) else 0
@@ -108,5 +114,5 @@ def _show(error: click.ClickException) -> None:
         error.show()
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
-    where = f"; see {context.command_path} --help" if context else ""
+    where = f" (see {context.command_path} --help)" if context else ""
     click.echo(f"wsi-ihc: {said.rstrip('.')}{where}", err=True)

@@ -51,13 +51,16 @@ def verify_ome_tiff(path: Path | str, *, quick: bool = False, with_sidecar: bool
 
 
 def _open_problems(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        yield "a folder; give the file itself" if path.is_dir() else "no such file; check the path"
-        return
     try:
         with tifffile.TiffFile(path) as tiff:
             if not len(tiff.pages):
                 yield "a TIFF without images"
+    except IsADirectoryError:
+        yield "a folder; give the file itself"
+    except FileNotFoundError:
+        yield "no such file; check the path"
+    except OSError as error:
+        yield f"cannot be read ({error.strerror or error})"
     except tifffile.TiffFileError:
         yield "empty" if path.stat().st_size == 0 else "no TIFF, or its first bytes are damaged"
 

@@ -27,9 +27,9 @@ def identify(path: Path) -> Kind:
     Raises:
         UnreadableSlideError: missing, empty, not permitted, or plainly something else.
     """
-    if path.is_dir():
-        return "dicom"
     try:
+        if path.is_dir():
+            return "dicom"
         with path.open("rb") as stream:
             head = stream.read(512)
     except OSError as error:

@@ -162,4 +162,6 @@ def _check_segments(path: Path, page: TiffPage) -> None:
     ends = np.array(page.dataoffsets, np.uint64) + np.array(page.databytecounts, np.uint64)
     beyond = int(np.count_nonzero(ends > path.stat().st_size))
     if beyond:
-        raise UnreadableSlideError(f"{path}: truncated, {beyond} of {expected} tiles lie beyond the end of the file")
+        raise UnreadableSlideError(
+            f"{path}: truncated, {beyond} of {expected} tiles lie beyond the end of the file; copy or download it again"
+        )
