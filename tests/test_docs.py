@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from wsi_ihc.stains import COUNTERSTAIN, DAB
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_slides/README.md"]
@@ -30,3 +33,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_configuration_is_named_in_the_documentation() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [file.name for file in (ROOT / "configs").glob("*.yaml") if file.stem not in text] == []
+
+
+def test_qupath_separates_the_stains_that_are_painted() -> None:
+    script = (ROOT / "docs/qupath/open_virtual_ihc.groovy").read_text(encoding="utf-8")
+    told = [tuple(map(float, values.split())) for values in re.findall(r'"Values \d" : "([\d. ]+)"', script)]
+    painted = [np.array(dye) / np.linalg.norm(dye) for dye in (COUNTERSTAIN, DAB)]
+    assert np.allclose(told, painted, atol=0.0006)

@@ -15,7 +15,7 @@ from wsi_ihc.tissue.segmentation import glass_colour
 
 MPP = 8.0
 GLASS = (243, 243, 242)
-HEMATOXYLIN, EOSIN, DAB = (0.65, 0.70, 0.29), (0.07, 0.99, 0.40), (0.27, 0.57, 0.78)
+HAEMATOXYLIN, EOSIN, DAB = (0.65, 0.70, 0.29), (0.07, 0.99, 0.40), (0.27, 0.57, 0.78)
 INKS = {
     "black": (20, 20, 24),
     "blue": (40, 110, 200),
@@ -60,7 +60,7 @@ def find(rgb: Rgb, mpp: float = MPP, **settings: Any) -> Mask:
 
 @pytest.mark.parametrize(
     ("vector", "density"),
-    [(EOSIN, 0.08), (EOSIN, 0.6), (HEMATOXYLIN, 0.2), (HEMATOXYLIN, 1.2), (DAB, 0.25), (DAB, 1.5)],
+    [(EOSIN, 0.08), (EOSIN, 0.6), (HAEMATOXYLIN, 0.2), (HAEMATOXYLIN, 1.2), (DAB, 0.25), (DAB, 1.5)],
     ids=["palest eosin", "eosin", "pale nuclei", "dense nuclei", "pale DAB", "strong DAB"],
 )
 def test_tissue_of_every_stain_and_strength_is_found(vector: tuple[float, float, float], density: float) -> None:
@@ -82,7 +82,7 @@ def test_a_blank_slide_has_no_tissue(glass: tuple[int, int, int], side: int) -> 
 
 @pytest.mark.parametrize(
     ("vector", "density"),
-    [(EOSIN, 0.4), (EOSIN, 0.8), (HEMATOXYLIN, 0.6), (DAB, 0.8)],
+    [(EOSIN, 0.4), (EOSIN, 0.8), (HAEMATOXYLIN, 0.6), (DAB, 0.8)],
     ids=["pale", "pink", "blue", "DAB"],
 )
 def test_a_field_without_glass_is_not_split_in_halves(vector: tuple[float, float, float], density: float) -> None:

@@ -1,6 +1,6 @@
 /**
- * Prepares a virtual IHC slide in QuPath 0.5 or 0.6: image type Brightfield (H-DAB), the stain vectors that wsi-ihc
- * stains with, and the tissue outlines from the GeoJSON file beside the slide, when there is one.
+ * Prepares a virtual IHC slide in QuPath 0.5 or 0.6: image type Brightfield (H-DAB), the stain vectors that the drawn
+ * IHC and the built-in generators are made of, and the tissue outlines from the GeoJSON file beside the slide, when there is one.
  *
  * Open the virtual slide, then Automate > Script editor > open this file > Run. It may be run for a whole project, and
  * run again: outlines that are there already are left as they are.
@@ -18,9 +18,9 @@ import qupath.lib.objects.PathObjectTools
 import static qupath.lib.gui.scripting.QPEx.*
 
 setImageType('BRIGHTFIELD_H_DAB')
-// Ruifrok and Johnston 2001, normalised: what the virtual stain is made of.
+// Of unit length: the counterstain of IHC slides, and DAB as Ruifrok and Johnston (2001) measured it.
 setColorDeconvolutionStains('{"Name" : "H-DAB virtual", ' +
-        '"Stain 1" : "Hematoxylin", "Values 1" : "0.650 0.704 0.286", ' +
+        '"Stain 1" : "Hematoxylin", "Values 1" : "0.701 0.621 0.351", ' +
         '"Stain 2" : "DAB", "Values 2" : "0.268 0.570 0.776", ' +
         '"Background" : "255 255 255"}')
 

@@ -38,7 +38,7 @@ class InkSigns(NamedTuple):
 def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> InkSigns:
     """Signs of ink and of blackness in optical densities.
 
-    Hematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
+    Haematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
     red at a sixth of green while taking most of blue, and none is neutral when dark.
     """
     darkest, palest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)

@@ -7,7 +7,7 @@ glass of this slide's own colour has lost green light as tissue stains make it l
 1. **Glass.** Its colour is that of the brightest large peak among smooth, bright, nearly neutral pixels
    (:func:`glass_colour`). A field without any is measured against white.
 2. **Optical density** relative to that glass (Beer-Lambert), so that lamp, scanner and tint of the glass drop out.
-3. **Stain signal**: density in green minus the smaller of red and blue. Hematoxylin, eosin and DAB all absorb green
+3. **Stain signal**: density in green minus the smaller of red and blue. Haematoxylin, eosin and DAB all absorb green
    more than one of the other two (vectors of Ruifrok and Johnston, 2001); everything grey gives 0, and so do green
    ink and yellow mountant. It adds up along pale tissue, where brightness does not.
 4. **Ink** is found by densities that no tissue stain has (:mod:`wsi_ihc.tissue.ink`) and taken out, with its halo.
