@@ -77,9 +77,7 @@ def test_wsidicom_keeps_the_contract(slides: Path) -> None:
         assert np.abs(fallback.read(region).astype(int) - reference.read(region)).max() <= 1
     fallback.close()
     fallback.close()
-    with pytest.raises(
-        UnreadableSlideError, match=r"sm_image\.dcm: cannot be read any more, it was closed"
-    ):
+    with pytest.raises(UnreadableSlideError, match=r"sm_image\.dcm: cannot be read any more, it was closed"):
         fallback.read(Region(0, 0, 50, 50))
 
 

@@ -120,7 +120,7 @@ class ResnetGenerator(nn.Module):
                 channels, channels // 2, 3, stride=2, padding=1, output_padding=1, bias=_needs_bias(norm)
             )
             channels //= 2
-            layers += [up, _norm(channels, norm), nn.ReLU(inplace=True)]
+            layers += [up, norm_layer(channels, norm), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -198,22 +198,23 @@ def _inner_layers(
     bias = _needs_bias(norm)
     down: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
     if block is not None:
-        down += [_norm(inner, norm), block]
+        down += [norm_layer(inner, norm), block]
     wide = 2 * inner if block is not None else inner
     up: list[nn.Module] = [
         nn.ReLU(inplace=True),
         nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=bias),
-        _norm(outer, norm),
+        norm_layer(outer, norm),
     ]
     return [*down, *up, *([nn.Dropout(0.5)] if dropout else [])]
 
 
 def _conv_norm(inside: int, outside: int, side: int, norm: Norm, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     conv = nn.Conv2d(inside, outside, side, stride, padding, bias=_needs_bias(norm))
-    return [conv, _norm(outside, norm)]
+    return [conv, norm_layer(outside, norm)]
 
 
-def _norm(channels: int, norm: Norm) -> nn.Module:
+def norm_layer(channels: int, norm: Norm) -> nn.Module:
+    """What stands where a norm belongs; nothing at all keeps its place as an identity."""
     match norm:
         case "batch":
             return nn.BatchNorm2d(channels)

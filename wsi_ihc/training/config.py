@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture
+from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
 from wsi_ihc.her2 import HER2_LEVELS, Her2
 
 Layout = Literal["images", "slides", "he_only", "phantom"]
@@ -104,7 +104,7 @@ class DiscriminatorSettings(Settings):
     """Channels after the first convolution ("ndf")."""
     layers: int = Field(default=3, ge=1, le=5)
     """Halvings; three see 70x70 pixels."""
-    norm: Literal["batch", "instance", "none"] = "batch"
+    norm: Norm = "batch"
     """Normalisation of the inner layers."""
     conditional: bool = True
     """Whether it sees the H&E beside the IHC."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wsi_ihc.generators.networks import norm_layer
 from wsi_ihc.training.config import DiscriminatorSettings
 
 
@@ -27,7 +28,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if depth < settings.layers else 1
             layers += [
                 nn.Conv2d(channels, wider, 4, stride, 1, bias=settings.norm != "batch"),
-                _norm(wider, settings.norm),
+                norm_layer(wider, settings.norm),
                 nn.LeakyReLU(0.2),
             ]
             channels = wider
@@ -38,13 +39,3 @@ class PatchDiscriminator(nn.Module):
     def forward(self, he: Tensor, ihc: Tensor) -> Tensor:
         logits: Tensor = self.model(torch.cat((he, ihc), dim=1) if self.conditional else ihc)
         return logits
-
-
-def _norm(channels: int, norm: str) -> nn.Module:
-    match norm:
-        case "batch":
-            return nn.BatchNorm2d(channels)
-        case "instance":
-            return nn.InstanceNorm2d(channels)
-        case _:
-            return nn.Identity()
