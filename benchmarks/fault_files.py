@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ def store_deleted(ground: Ground) -> Row:
 
 
 def marks_deleted(ground: Ground) -> Row:
-    """Of the store only what says which blocks are finished is removed, while the run is at work."""
+    """Some finished blocks are removed from the store while the run is at work."""
     output = ground.output("unmarked")
     running = Conversion.start(ground.slide, output)
     running.wait_for_blocks(30)
@@ -124,20 +125,19 @@ def blocks_damaged(ground: Ground) -> Row:
     }
     ended, same, lines = [], True, []
     for name, way in ways.items():
-        for array in ("0", "patches"):
-            output = ground.output("damaged")
-            store = _killed(ground.slide, output, blocks=20).store
-            files = [file for file in sorted((store / array).iterdir()) if file.name[0].isdigit()]
-            way(ground.chance.choice(files))
-            first = convert(ground.slide, output)
-            ended.append(first)
-            lines.append(first.line)
-            if first.code:
-                same &= convert(ground.slide, output).code == 0
-            if output.read_bytes() != ground.truth:
-                same = False
-                lines.append(f"NOT NOTICED: a file of {array} {name}")
-            output.unlink()
+        output = ground.output("damaged")
+        store = _killed(ground.slide, output, blocks=20).store
+        files = [file for file in sorted((store / "blocks").iterdir()) if file.name[0].isdigit()]
+        way(ground.chance.choice(files))
+        first = convert(ground.slide, output)
+        ended.append(first)
+        lines.append(first.line)
+        if first.code:
+            same &= convert(ground.slide, output).code == 0
+        if output.read_bytes() != ground.truth:
+            same = False
+            lines.append(f"NOT NOTICED: a block's file {name}")
+        output.unlink()
     return row(
         "a finished block's file emptied, cut, removed, or overwritten in the middle, between kill and resume",
         ended, lines, 5, same, "the next run made that block anew",
@@ -149,7 +149,9 @@ def two_runs(ground: Ground) -> Row:
     output = ground.output("twice")
     first = Conversion.start(ground.slide, output)
     first.wait_for_blocks(1)
+    first.signal(signal.SIGSTOP)
     ended = convert(ground.slide, output)
+    first.signal(signal.SIGCONT)
     same = first.end().code == 0 and output.read_bytes() == ground.truth
     return row(
         "the same command started twice",

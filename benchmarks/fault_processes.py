@@ -238,6 +238,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = LIMIT_S) -> bool:
 def without_paths(line: str) -> str:
     """The line as it may stand in a page: no folders, ports, processes or names of this machine."""
     line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8786", line)
+    line = re.sub(r"block \d+, \d+", "block 3, 4", line)
     line = re.sub(r"process \d+ on \S+", "process 4711 on somehost", line)
     return re.sub(r"(?<!/)/(?!/)(?:[^\s/]+/)*([^\s/]+)", r"\1", line)
 

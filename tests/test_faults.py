@@ -166,6 +166,13 @@ def test_a_machine_that_slept_does_not_take_its_own_threads_for_dead() -> None:
         assert sorted(cluster.run(abs, [-1, -2, 3])) == [1, 2, 3]
 
 
+def test_a_worker_of_another_version_is_told(slide: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["1", "0"])  # here, then there
+    monkeypatch.setattr("wsi_ihc.executors.version", lambda name: next(told))
+    with pytest.raises(ClusterError, match=r"has wsi-ihc 0, not 1.*one version everywhere"):
+        convert_slide(slide, output, _settings(compute__threads=1))
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Two processes; a task is given up by dask with the first worker that dies over it."""

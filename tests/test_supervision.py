@@ -1,5 +1,6 @@
 """The second line of defence: what a user sees when the working process itself is lost."""
 
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,15 @@ def test_killing_the_parent_ends_the_child(tmp_path: Path) -> None:
     while _runs(pid):
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.02)
+
+
+def test_a_child_whose_parent_was_killed_while_it_started_does_nothing() -> None:
+    """Else it would work on as an orphan, and whoever takes the slide over would find it locked."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    child = "from wsi_ihc.cli.supervision import run_supervised; import sys; sys.exit(run_supervised([], lambda _: 0))"
+    started = {**os.environ, "WSI_IHC_SUPERVISED": str(gone.pid)}
+    assert subprocess.run([sys.executable, "-c", child], env=started, timeout=60, check=False).returncode == 137
 
 
 def _runs(pid: int) -> bool:

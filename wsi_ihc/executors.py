@@ -6,14 +6,17 @@ Both take a job and the batches that are to be done, and yield a report per batc
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from importlib.metadata import version
 
 from dask.distributed import Worker, WorkerPlugin, get_worker
 
 from wsi_ihc.cluster import cluster_at, own_cluster
+from wsi_ihc.errors import ClusterError
 from wsi_ihc.plan import Batch
 from wsi_ihc.staining import BatchReport, Staining, StainingJob
 
@@ -44,6 +47,7 @@ class _StainingPlugin(WorkerPlugin):
 
     def __init__(self, job: StainingJob) -> None:
         self._job = job
+        self._version = version("wsi-ihc")
 
     def setup(self, worker: Worker) -> None:
         self._opening = threading.Lock()
@@ -57,6 +61,11 @@ class _StainingPlugin(WorkerPlugin):
         """Opened by the first task, whose error reaches the user; a plugin's own would be lost in a worker's log."""
         with self._opening:
             if self._staining is None:
+                if (here := version("wsi-ihc")) != self._version:
+                    raise ClusterError(
+                        f"the worker on {socket.gethostname()} has wsi-ihc {here}, not {self._version}; their pixels "
+                        "may differ, install one version everywhere"
+                    )
                 self._staining = Staining.open(self._job)
         return self._staining.stain(batch)
 

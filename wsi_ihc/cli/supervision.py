@@ -27,8 +27,11 @@ def run_supervised(arguments: list[str], run: Callable[[list[str]], int], comman
 
     ``command`` is what starts the child: this program again, which then finds itself supervised.
     """
-    if os.environ.get(_SUPERVISED) == str(os.getppid()):
+    if parent := os.environ.pop(_SUPERVISED, None):
         _die_with_parent()
+        if parent != str(os.getppid()):
+            # Killed while this process was starting, before Linux could be asked. Whoever continues must find nobody.
+            return 128 + signal.SIGKILL
         return run(arguments)
     child = subprocess.Popen([*command, *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())})
     # The terminal sends Ctrl-C to both processes; only the child, which knows what to save, answers it.
