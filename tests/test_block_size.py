@@ -57,12 +57,16 @@ def test_the_choice_keeps_within_the_memory(megabytes: int, channels: int, halo_
     budget = MemoryBudget.of(compute, architecture, CPU, torch.bfloat16)
     try:
         core = choose_core_px(architecture, tissue(8192), halo_px=halo_px, align_px=4, budget=budget)
-    except SettingsError as error:
+    except SettingsError:
         assert budget.needed(512 + 2 * halo_px) > budget.allowed
-        assert "at the least" in str(error)
     else:
         assert budget.needed(core + 2 * halo_px) <= budget.allowed
         assert budget.batch(core + 2 * halo_px) >= 1
+
+
+def test_too_little_memory_is_refused_with_the_least_that_would_do() -> None:
+    with pytest.raises(SettingsError, match=r"compute.memory=500MB: .* needs \d+MB at the least"):
+        choose(tissue(4096), "500MB")
 
 
 def test_alignment_is_kept() -> None:
