@@ -340,6 +340,21 @@ def test_an_empty_slide_is_refused(tmp_path: Path) -> None:
     assert _left_over(tmp_path) == {"slide.tiff"}
 
 
+def test_a_refusal_keeps_what_an_earlier_run_has_stained(small_slide: Path, tmp_path: Path) -> None:
+    """A mistake in an option must not cost the hours behind it."""
+    outlines, output = tmp_path / "edited.geojson", tmp_path / "out.ome.tiff"
+    outlines.write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_ihc.workspace.Workspace.discard", lambda self: None)
+        convert_slide(small_slide, output, IDENTITY)
+    stained = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    dusty = _settings(tissue__min_area_um2=1e9, generator__name="identity")
+    for settings in (_settings(tissue__source=str(outlines)), _settings(slide__mpp=20.0), dusty):
+        with pytest.raises((SettingsError, ResolutionError, UnsupportedSlideError)):
+            convert_slide(small_slide, output, settings, overwrite=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == stained
+
+
 def test_provenance_is_in_the_file_and_beside_it(
     small_slide: Path, tiny_bundles: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -112,7 +112,7 @@ def test_the_command_writes_outlines_a_picture_and_one_line(png_slide: Path, tmp
     assert "tissue 32." in said
     assert "of 1.3 x 1.0 mm" in said
     assert str(mask) in said
-    assert cv2.imread(str(overlay)).shape == (128, 160, 3)
+    assert cv2.imread(str(overlay)).shape == (512, 640, 3)
     run(png_slide, "-o", grey, "--mpp", 2, "--tissue", mask)
     assert cv2.imread(str(grey), cv2.IMREAD_UNCHANGED).mean() / 255 == pytest.approx(0.324, abs=0.005)
 

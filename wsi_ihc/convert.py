@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.errors import StorageError, UnreadableSlideError, UnsupportedSlideError
+from wsi_ihc.errors import StorageError, UnreadableSlideError
 from wsi_ihc.executors import run_dask
-from wsi_ihc.generators import Bundle, load_generator
+from wsi_ihc.generators import load_generator
 from wsi_ihc.measure import Stopwatch, peak_memory_mb
 from wsi_ihc.ometiff import Provenance, finish_ome_tiff, write_ome_tiff, write_sidecar
 from wsi_ihc.plan import ConversionPlan
 from wsi_ihc.preparation import Prepared, opened_view, prepare
 from wsi_ihc.progress import Progress, Silence
-from wsi_ihc.slides import SlideView
 from wsi_ihc.source_identity import source_digest
 from wsi_ihc.staining import Staining
 from wsi_ihc.store import TileStore
@@ -81,7 +80,7 @@ def convert_slide(
         with watch.stage("prepare"):
             bundle = load_generator(settings.generator.name)
             with opened_view(source, settings, bundle.card) as (view, notices):
-                prepared = _prepare(source, view, bundle, settings, workspace, progress)
+                prepared = prepare(source, view, bundle, settings, workspace.store, progress)
         store = TileStore.attach(workspace.store)
         written = workspace.output.exists() and not overwrite
         if written and not store.load_json(_COMPLETE):
@@ -118,22 +117,6 @@ def estimate_conversion(
     # Reading and encoding spread over the cores; the generator already uses all of them.
     batch_s = report.stain_s + (report.read_s + report.encode_s) / (os.cpu_count() or 1)
     return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), notices)
-
-
-def _prepare(
-    source: Path,
-    view: SlideView,
-    bundle: Bundle,
-    settings: ConversionSettings,
-    workspace: Workspace,
-    progress: Progress,
-) -> Prepared:
-    try:
-        return prepare(source, view, bundle, settings, workspace.store, progress)
-    except UnsupportedSlideError:
-        # Nothing will ever come of this slide: leave nothing behind.
-        workspace.discard()
-        raise
 
 
 def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stopwatch) -> None:

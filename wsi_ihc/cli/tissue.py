@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wsi_ihc.tissue import TissueMask
 
 _GEOJSON = (".geojson", ".json")
+_LOOK_PX = 1600
+"""Longer side of an overlay, at least, where the slide has so many pixels."""
 
 
 @click.command()
@@ -91,9 +93,11 @@ def _write(mask: TissueMask, output: Path) -> None:
 
 
 def _write_overlay(mask: TissueMask, view: SlideView, mpp: float, overlay: Path) -> None:
-    from wsi_ihc.tissue.finding import read_thumbnail, thumbnail_view
+    from wsi_ihc.tissue.finding import ASSUMED_MPP, read_thumbnail, thumbnail_view
     from wsi_ihc.tissue.pictures import overlay_picture, png
 
+    # A small slide is a stamp at the resolution of the mask: nobody could judge the outline on it.
+    mpp = min(mpp, max(view.size) * (view.mpp or ASSUMED_MPP) / _LOOK_PX)
     write_atomically(overlay, png(overlay_picture(mask, read_thumbnail(thumbnail_view(view.slide, mpp)))))
 
 
