@@ -32,6 +32,7 @@ from wsi_ihc.batch.preflight import check_folder, check_owners, check_space
 from wsi_ihc.batch.recipe import differences, make_recipe
 from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.cli import _run, supervision
+from wsi_ihc.cli.batch import _gpus
 from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.errors import ClusterError, SettingsError, StorageError
@@ -453,6 +454,21 @@ class TestRun:
         assert all(int(seat["OMP_NUM_THREADS"]) >= 1 for seat in seats)
         with pytest.raises(SettingsError, match="2 GPUs"):
             BatchOptions(jobs=3, gpus=("0", "3"))
+
+    def test_which_gpus_there_are(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        listing = tmp_path / "nvidia-smi"
+        listing.write_text("#!/bin/sh\necho 'GPU 0: A100 (UUID: GPU-1)'\necho 'GPU 1: A100 (UUID: GPU-2)'\n")
+        listing.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        assert _gpus("all", DEFAULTS) == ("0", "1")
+        # A queueing system has given two of them to this job.
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+        assert _gpus("all", DEFAULTS) == ("2", "5")
+        assert _gpus("5", DEFAULTS) == ("5",)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        with pytest.raises(SettingsError, match="no GPU was found"):
+            _gpus("all", DEFAULTS)
 
     def test_the_command_carries_every_setting(self) -> None:
         settings = load_settings(ConversionSettings, None, {"slide.mpp": 0.25, "tissue.source": "a 'b'.geojson"})
