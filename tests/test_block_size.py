@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
+from wsi_ihc.computation import Computation
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import Architecture
@@ -16,7 +16,7 @@ from wsi_ihc.geometry import Size
 from wsi_ihc.tissue import TissueMask
 
 FULL_SIZE = Architecture(kind="resnet", blocks=9, base_channels=64, norm="batch")
-CPU = torch.device("cpu")
+CPU = Computation("cpu", "bfloat16", "torch", None)
 
 
 def tissue(side_px: int, *, specks_every: int | None = None) -> TissueMask:
@@ -29,7 +29,7 @@ def tissue(side_px: int, *, specks_every: int | None = None) -> TissueMask:
 
 
 def choose(mask: TissueMask, memory: str, architecture: Architecture = FULL_SIZE, halo_px: int = 84) -> int:
-    budget = MemoryBudget.of(ComputeSettings.model_validate({"memory": memory}), architecture, CPU, torch.bfloat16)
+    budget = MemoryBudget.of(ComputeSettings.model_validate({"memory": memory}), architecture, CPU)
     return choose_core_px(architecture, mask, halo_px=halo_px, align_px=4, budget=budget)
 
 
@@ -54,7 +54,7 @@ def test_a_small_slide_is_no_reason_for_large_blocks() -> None:
 def test_the_choice_keeps_within_the_memory(megabytes: int, channels: int, halo_px: int) -> None:
     architecture = FULL_SIZE.model_copy(update={"base_channels": channels})
     compute = ComputeSettings.model_validate({"memory": megabytes * 10**6})
-    budget = MemoryBudget.of(compute, architecture, CPU, torch.bfloat16)
+    budget = MemoryBudget.of(compute, architecture, CPU)
     try:
         core = choose_core_px(architecture, tissue(8192), halo_px=halo_px, align_px=4, budget=budget)
     except SettingsError:
@@ -71,7 +71,7 @@ def test_too_little_memory_is_refused_with_the_least_that_would_do() -> None:
 
 def test_alignment_is_kept() -> None:
     deep = Architecture(kind="unet", downs=10, base_channels=4, norm="batch")
-    budget = MemoryBudget.of(ComputeSettings(), deep, CPU, torch.float32)
+    budget = MemoryBudget.of(ComputeSettings(), deep, CPU)
     assert choose_core_px(deep, tissue(8192), halo_px=1024, align_px=1024, budget=budget) % 1024 == 0
 
 
@@ -80,9 +80,8 @@ def test_without_arithmetic_there_is_nothing_to_choose() -> None:
     assert choose(tissue(16384), "1MB", identity, halo_px=0) == USUAL_CORE_PX
 
 
-def test_a_gpu_is_given_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40_000_000_000, 80_000_000_000))
-    budget = MemoryBudget.of(ComputeSettings(), FULL_SIZE, torch.device("cuda"), torch.float16)
+def test_a_gpu_is_given_half_of_what_is_free() -> None:
+    budget = MemoryBudget.of(ComputeSettings(), FULL_SIZE, Computation("cuda", "float16", "torch", 40_000_000_000))
     assert budget.allowed == 20_000_000_000
     assert 2 <= budget.batch(2048 + 168) <= 16
 

@@ -96,13 +96,13 @@ class TestChoice:
     ) -> None:
         monkeypatch.setattr(device_module, "_processor_features", lambda: features)
         monkeypatch.setattr(device_module, "openvino_is_installed", lambda: installed)
-        assert choose_backend("auto", torch.device(device), lively_network()) == expected
+        assert choose_backend("auto", torch.device(device), learned=True) == expected
 
     def test_what_cannot_be_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DeviceError, match="not on cuda; use --device cpu"):
-            choose_backend("openvino", torch.device("cuda"), lively_network())
+            choose_backend("openvino", torch.device("cuda"), learned=True)
         with pytest.raises(DeviceError, match="backend tensorrt: expected auto"):
-            choose_backend("tensorrt", CPU, lively_network())
+            choose_backend("tensorrt", CPU, learned=True)
         monkeypatch.setitem(__import__("sys").modules, "openvino", None)
         with pytest.raises(DeviceError, match=r"pip install 'wsi-ihc\[openvino\]'"):
             openvino_module._import_openvino()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from wsi_ihc.computation import Computation
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture
@@ -34,14 +35,12 @@ class MemoryBudget:
     bytes_per_pixel: float
 
     @classmethod
-    def of(
-        cls, compute: ComputeSettings, architecture: Architecture, device: torch.device, dtype: torch.dtype
-    ) -> MemoryBudget:
+    def of(cls, compute: ComputeSettings, architecture: Architecture, computation: Computation) -> MemoryBudget:
+        dtype: torch.dtype = getattr(torch, computation.precision)
         per_pixel = _FEATURE_MAPS * architecture.base_channels * dtype.itemsize
-        if device.type == "cpu":
+        if computation.free_bytes is None:
             return cls(_CPU_BYTES if compute.memory == "auto" else compute.memory, _PROCESS_BYTES, per_pixel)
-        allowed = torch.cuda.mem_get_info(device)[0] // 2 if compute.memory == "auto" else compute.memory
-        return cls(allowed, 0, per_pixel)
+        return cls(computation.free_bytes // 2 if compute.memory == "auto" else compute.memory, 0, per_pixel)
 
     def needed(self, window_px: int) -> int:
         """Bytes for one window of that side."""

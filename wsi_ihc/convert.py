@@ -98,10 +98,13 @@ def estimate_conversion(
 ) -> ConversionEstimate:
     """Plans the conversion of ``slide`` and stains one batch of it to measure the time; writes nothing.
 
+    On this machine, also where a cluster is to do it.
+
     Raises:
         WsiIhcError: what ``convert_slide`` would raise before its first block.
     """
     source, progress = Path(slide), progress or Silence()
+    settings = settings.model_copy(update={"compute": settings.compute.model_copy(update={"scheduler": None})})
     started = time.perf_counter()
     bundle = load_generator(settings.generator.name)
     with tempfile.TemporaryDirectory(prefix="wsi-ihc-") as folder:

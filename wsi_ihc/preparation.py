@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
 from wsi_ihc.calibration import read_calibration_windows
+from wsi_ihc.computation import Computation
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError, UnsupportedSlideError
 from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
 from wsi_ihc.generators.calibration import pool_statistics
-from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype
+from wsi_ihc.generators.device import choose_device
+from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
@@ -85,16 +86,11 @@ def prepare(
     """
     network = bundle.build()
     halo_px, align_px = choose_halo(network, settings), measure_alignment(network)
-    device = choose_device(settings.compute.device)
-    dtype = choose_dtype(settings.compute.precision, device)
-    computation = {
-        "device": device.type,
-        "precision": str(dtype).removeprefix("torch."),
-        "backend": choose_backend(settings.compute.backend, device, network),
-    }
+    architecture = bundle.card.architecture
+    computation = Computation.at_work(settings.compute, learned=architecture.kind in LEARNED_KINDS)
     mode = resolve_mode(network, settings.generator.normalisation)
-    fingerprint = _fingerprint(source, bundle, settings, halo_px, computation)
-    budget = MemoryBudget.of(settings.compute, bundle.card.architecture, device, dtype)
+    fingerprint = _fingerprint(source, bundle, settings, halo_px, computation.recorded)
+    budget = MemoryBudget.of(settings.compute, architecture, computation)
 
     core_px = settings.tiling.core_px
     layout = StoreLayout(
@@ -113,21 +109,23 @@ def prepare(
         )
     if store is None:
         if core_px == "auto" and mode != "tile":
-            chosen = choose_core_px(bundle.card.architecture, mask, halo_px=halo_px, align_px=align_px, budget=budget)
+            chosen = choose_core_px(architecture, mask, halo_px=halo_px, align_px=align_px, budget=budget)
             layout = replace(layout, core_px=chosen)
         store = TileStore.create(store_path, layout, fingerprint)
         store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
     statistics = None
     if mode == "calibrated":
         progress.stage("calibrating")
-        statistics = _kept_statistics(store, network, view, mask, settings, device)
+        statistics = _kept_statistics(store, network, view, mask, settings)
     core_px = store.layout.core_px
-    batch_size = _kept_batch_size(store, settings, device, budget, core_px + 2 * halo_px)
+    batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     plan = plan_conversion(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
     )
-    job = StainingJob(source.absolute(), _anywhere(settings), view.mpp, plan.grid, mask, statistics, store.path)
-    provenance = _provenance(source, view, bundle.card, settings, job, mode, computation)
+    job = StainingJob(
+        source.absolute(), _anywhere(settings, computation), view.mpp, plan.grid, mask, statistics, store.path
+    )
+    provenance = _provenance(source, view, bundle.card, settings, job, mode, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
 
 
@@ -177,12 +175,12 @@ def _fingerprint(
     }
 
 
-def _anywhere(settings: ConversionSettings) -> ConversionSettings:
-    """The same settings for a worker that stands in another folder: a bundle's path is made absolute."""
-    if not Path(settings.generator.name).exists():
-        return settings
-    name = str(Path(settings.generator.name).absolute())
-    return settings.model_copy(update={"generator": settings.generator.model_copy(update={"name": name})})
+def _anywhere(settings: ConversionSettings, computation: Computation) -> ConversionSettings:
+    """The same settings for a worker that stands in another folder, on another machine."""
+    generator = settings.generator
+    if Path(generator.name).exists():
+        generator = generator.model_copy(update={"name": str(Path(generator.name).absolute())})
+    return settings.model_copy(update={"generator": generator, "compute": computation.settle(settings.compute)})
 
 
 def _file_digest(path: Path) -> str | None:
@@ -203,20 +201,21 @@ def _kept_statistics(
     view: SlideView,
     mask: TissueMask,
     settings: ConversionSettings,
-    device: torch.device,
 ) -> NormStatistics:
     kept = store.load_arrays("statistics")
     if kept is not None:
         return NormStatistics.from_arrays(kept)
     side = -(-settings.generator.calibration_px // measure_alignment(network)) * measure_alignment(network)
     sample = read_calibration_windows(view, mask, count=settings.generator.calibration_tiles, side_px=side)
-    statistics = pool_statistics(network, sample, device=device)
+    # Done here, also when the blocks are stained elsewhere: the device of the settings may be there only.
+    device = "auto" if settings.compute.scheduler else settings.compute.device
+    statistics = pool_statistics(network, sample, device=choose_device(device))
     store.save_arrays("statistics", statistics.to_arrays())
     return statistics
 
 
 def _kept_batch_size(
-    store: TileStore, settings: ConversionSettings, device: torch.device, budget: MemoryBudget, window_px: int
+    store: TileStore, settings: ConversionSettings, computation: Computation, budget: MemoryBudget, window_px: int
 ) -> int:
     """The batch size of the settings, or for ``auto`` what fits; the choice of an earlier run stays."""
     if settings.compute.batch_size != "auto":
@@ -224,7 +223,7 @@ def _kept_batch_size(
     kept = store.load_json("batch_size")
     if kept is None:
         # On a processor a batch gains 2 to 5 %, and a larger window more for the same memory.
-        kept = 1 if device.type == "cpu" else budget.batch(window_px)
+        kept = 1 if computation.device == "cpu" else budget.batch(window_px)
         store.save_json("batch_size", kept)
     return int(kept)
 

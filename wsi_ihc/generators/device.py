@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from wsi_ihc.errors import DeviceError
-from wsi_ihc.generators.builtin import Identity, Recolour
 from wsi_ihc.generators.openvino_engine import openvino_is_installed
 
 Backend = Literal["torch", "openvino"]
@@ -55,8 +53,8 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def choose_backend(name: str, device: torch.device, network: nn.Module) -> Backend:
-    """What runs ``network``. ``auto``: OpenVINO where it is installed and the processor has AMX.
+def choose_backend(name: str, device: torch.device, *, learned: bool) -> Backend:
+    """What runs a generator. ``auto``: OpenVINO where it is installed and the processor has AMX.
 
     There it takes about three quarters of torch's time. On other processors the two are level, and torch starts sooner.
 
@@ -64,8 +62,8 @@ def choose_backend(name: str, device: torch.device, network: nn.Module) -> Backe
         DeviceError: for OpenVINO on a GPU, or any other name.
     """
     match name:
-        case "auto" | "openvino" if isinstance(network, Identity | Recolour):
-            return "torch"  # their few operations on uint8 are exact, and as fast as they get
+        case "auto" | "openvino" if not learned:
+            return "torch"  # the built-ins' few operations on uint8 are exact, and as fast as they get
         case "auto":
             pays = device.type == "cpu" and "amx_bf16" in _processor_features() and openvino_is_installed()
             return "openvino" if pays else "torch"

@@ -67,7 +67,7 @@ class Stainer:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         pixelwise = isinstance(network, Identity | Recolour)
-        self.backend = choose_backend(backend, self.device, network)
+        self.backend = choose_backend(backend, self.device, learned=not pixelwise)
         self.align_px = measure_alignment(network)
         self.halo_px = measure_halo(network)
         self._network = _prepared(network, self.device, self.dtype if self.backend == "torch" else torch.float32)

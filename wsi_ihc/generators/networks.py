@@ -7,7 +7,8 @@ The position of a layer inside its ``nn.Sequential`` is part of a checkpoint's f
 absent dropout gives it up, exactly as in the published layouts.
 
 Sources of the architectures: Johnson et al. 2016 (arXiv 1603.08155) for the resnet, Isola et al. 2017
-(arXiv 1611.07004) for the U-Net and the initialisation.
+(arXiv 1611.07004) for the U-Net and the initialisation, Odena et al. 2016 (doi 10.23915/distill.00003) for upsampling
+without a checkerboard.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from wsi_ihc.generators.builtin import Identity, Recolour
 
 Kind = Literal["resnet", "unet", "recolour", "identity"]
 Norm = Literal["batch", "instance", "none"]
+Upsampling = Literal["transposed", "resize"]
 
 LEARNED_KINDS = ("resnet", "unet")
 
@@ -42,6 +44,9 @@ class Architecture(Settings):
     """Normalisation after every inner convolution."""
     dropout: bool = True
     """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
+    upsampling: Upsampling = "transposed"
+    """How a resnet doubles: ``transposed`` convolutions, as published, whose pixels of odd and even places are made by
+    different weights and may show as a checkerboard; or ``resize``, each pixel repeated, then a 3x3 convolution."""
 
     @property
     def label(self) -> str:
@@ -116,11 +121,8 @@ class ResnetGenerator(nn.Module):
             channels *= 2
         layers += [ResidualBlock(channels, norm, dropout=architecture.dropout) for _ in range(architecture.blocks)]
         for _ in range(2):
-            up = nn.ConvTranspose2d(
-                channels, channels // 2, 3, stride=2, padding=1, output_padding=1, bias=_needs_bias(norm)
-            )
+            layers += [*_doubling(channels, architecture.upsampling, norm), nn.ReLU(inplace=True)]
             channels //= 2
-            layers += [up, norm_layer(channels, norm), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -211,6 +213,17 @@ def _inner_layers(
 def _conv_norm(inside: int, outside: int, side: int, norm: Norm, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     conv = nn.Conv2d(inside, outside, side, stride, padding, bias=_needs_bias(norm))
     return [conv, norm_layer(outside, norm)]
+
+
+def _doubling(channels: int, upsampling: Upsampling, norm: Norm) -> list[nn.Module]:
+    """Twice the height and width, half the channels."""
+    half, bias = channels // 2, _needs_bias(norm)
+    match upsampling:
+        case "transposed":
+            up = nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            return [up, norm_layer(half, norm)]
+        case "resize":
+            return [nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), *_conv_norm(channels, half, 3, norm)]
 
 
 def norm_layer(channels: int, norm: Norm) -> nn.Module:

@@ -1,0 +1,34 @@
+"""What ``auto`` means where the work is done."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsi_ihc.computation import Computation
+from wsi_ihc.config import ComputeSettings
+from wsi_ihc.errors import DeviceError
+from wsi_ihc.generators import device as device_module
+
+
+def test_nothing_is_left_to_the_workers() -> None:
+    found = Computation("cuda", "float16", "torch", 10**10)
+    settled = found.settle(ComputeSettings())
+    assert (settled.device, settled.precision, settled.backend) == ("cuda", "float16", "torch")
+    assert found.settle(ComputeSettings(device="cuda:1")).device == "cuda:1"
+    assert "free_bytes" not in found.recorded  # it is no part of what the pixels depend on
+
+
+def test_a_gpu_tells_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 8))
+    assert Computation.here(ComputeSettings(), learned=True) == Computation("cuda", "float16", "torch", 7)
+    cpu = Computation.here(ComputeSettings(device="cpu", precision="float32"), learned=True)
+    assert (cpu.device, cpu.precision, cpu.free_bytes) == ("cpu", "float32", None)
+
+
+def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="0 CUDA devices"):
+        Computation.here(ComputeSettings(device="cuda"), learned=True)
