@@ -1,6 +1,6 @@
 """A cohort on a SLURM cluster: workers are queued as jobs, and every slide spreads over all of them.
 
-    pip install dask-jobqueue
+    pip install 'wsi-ihc[slurm]'
     python pipelines/slurm_cohort.py --workers 8 --queue gpu --gres gpu:1 -- slides/ -o stained/ --generator mymodel
 
 Run it on a login or service node that sees the slides and OUT under the same paths as the workers do. What stands
@@ -33,7 +33,7 @@ def main() -> int:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
-        print("slurm_cohort: dask-jobqueue is not installed; pip install dask-jobqueue", file=sys.stderr)
+        print("slurm_cohort: dask-jobqueue is not installed; pip install 'wsi-ihc[slurm]'", file=sys.stderr)
         return 2
     cluster = SLURMCluster(
         queue=given.queue,
