@@ -71,18 +71,12 @@ def _processor() -> Finding:
     import psutil
     import torch
 
+    from wsi_ihc.generators.device import processor_features
+
     memory = psutil.virtual_memory()
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in _cpu_flags()]
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in processor_features()]
     seen = ", ".join([f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()}", *flags])
     return True, f"{seen}; memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
-
-
-def _cpu_flags() -> set[str]:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return set()
-    line = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
-    return set(line.split())
 
 
 def _device() -> Finding:
@@ -92,6 +86,18 @@ def _device() -> Finding:
         return True, "no CUDA device; the generator runs on the processor"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return True, ", ".join(f"cuda:{index} {name}" for index, name in enumerate(names))
+
+
+def _engine() -> Finding:
+    from wsi_ihc.computation import Computation
+    from wsi_ihc.config import ComputeSettings
+
+    chosen = Computation.here(ComputeSettings(), learned=True)
+    openvino = _version("openvino")
+    return True, (
+        f"{chosen.backend} in {chosen.precision} on the {chosen.device}; "
+        f"OpenVINO {openvino if openvino else 'not installed'}"
+    )
 
 
 def _codecs() -> Finding:
@@ -134,6 +140,7 @@ _CHECKS: dict[str, Callable[[], Finding]] = {
     "libraries": _libraries,
     "processor": _processor,
     "device": _device,
+    "engine": _engine,
     "codecs": _codecs,
     "readers": _readers,
     "disk": _disk,

@@ -65,7 +65,7 @@ def choose_backend(name: str, device: torch.device, *, learned: bool) -> Backend
         case "auto" | "openvino" if not learned:
             return "torch"  # the built-ins' few operations on uint8 are exact, and as fast as they get
         case "auto":
-            pays = device.type == "cpu" and "amx_bf16" in _processor_features() and openvino_is_installed()
+            pays = device.type == "cpu" and "amx_bf16" in processor_features() and openvino_is_installed()
             return "openvino" if pays else "torch"
         case "openvino" if device.type != "cpu":
             raise DeviceError(
@@ -81,11 +81,11 @@ def cpu_multiplies_bfloat16() -> bool:
 
     Without them bfloat16 is emulated and slower than float32.
     """
-    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(_processor_features())
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(processor_features())
 
 
 @cache
-def _processor_features() -> frozenset[str]:
+def processor_features() -> frozenset[str]:
     """As Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
