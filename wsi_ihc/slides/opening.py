@@ -42,8 +42,10 @@ def open_slide(path: str | Path, settings: SlideSettings = DEFAULTS) -> SlideRea
             return slide
         except NotForThisReader as refusal:
             refusals.append(f"{name}: {refusal}")
+    if missing := _missing_folder(path):
+        raise UnsupportedSlideError(f"{path}: {missing} ({'; '.join(refusals)})")
     others = "" if settings.reader == "auto" else "; another reader may take it: --reader auto"
-    raise UnsupportedSlideError(f"{path}: {_missing_folder(path) or 'cannot be read'} ({'; '.join(refusals)}){others}")
+    raise UnsupportedSlideError(f"{path}: cannot be read ({'; '.join(refusals)}){others}")
 
 
 def _readers(path: Path, kind: Kind) -> tuple[Name, ...]:
