@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     def fills_up(descriptor: int, data: bytes) -> int:
         nonlocal calls
         calls += 1
-        if calls > 25:
+        if calls > 8:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data)
 
@@ -290,6 +290,14 @@ def test_a_run_killed_between_naming_and_tidying_is_finished_by_the_next(
     convert_slide(small_slide, output, IDENTITY)
     assert output.read_bytes() == before
     assert _left_over(tmp_path) == {"out.ome.tiff", "out.json"}
+
+
+def test_outlines_are_not_replaced_by_the_sidecar(small_slide: Path, tmp_path: Path) -> None:
+    outlines = tmp_path / "out.json"
+    outlines.write_text("{}")
+    with pytest.raises(SettingsError, match="sidecar would replace it"):
+        convert_slide(small_slide, tmp_path / "out.ome.tiff", _settings(tissue__source=str(outlines)), overwrite=True)
+    assert outlines.read_text() == "{}"
 
 
 def test_an_output_is_not_replaced_unasked(small_slide: Path, tmp_path: Path) -> None:

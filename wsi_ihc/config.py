@@ -95,7 +95,7 @@ class GeneratorSettings(Settings):
 class TilingSettings(Settings):
     """The grid of blocks. It must not change the pixels."""
 
-    core_px: Annotated[int, Field(ge=512, multiple_of=512)] | Literal["auto"] = "auto"
+    core_px: Annotated[int, Field(ge=512, le=8192, multiple_of=512)] | Literal["auto"] = "auto"
     """Side of a block's core, working pixels. Larger cores pay less halo and take more memory; ``auto`` is the size
     that costs least arithmetic for this slide's tissue within ``compute.memory``."""
     halo_px: int | None = Field(default=None, ge=0)

@@ -15,7 +15,7 @@ from wsi_ihc.errors import StorageError, UnreadableSlideError
 from wsi_ihc.executors import run_dask
 from wsi_ihc.generators import load_generator
 from wsi_ihc.measure import Stopwatch, peak_memory_mb
-from wsi_ihc.ometiff import Provenance, finish_ome_tiff, write_ome_tiff, write_sidecar
+from wsi_ihc.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
 from wsi_ihc.plan import ConversionPlan
 from wsi_ihc.preparation import Prepared, opened_view, prepare
 from wsi_ihc.progress import Progress, Silence
@@ -75,6 +75,10 @@ def convert_slide(
     """
     source, progress, watch = Path(slide), progress or Silence(), Stopwatch()
     workspace = Workspace.around(Path(output), source, overwrite=overwrite)
+    if sidecar_path(workspace.output) == Path(settings.tissue.source).absolute():
+        raise SettingsError(
+            f"{settings.tissue.source}: the output's sidecar would replace it; choose another output name"
+        )
     with workspace.locked():
         progress.stage("opening")
         with watch.stage("prepare"):
