@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.errors import StorageError, UnreadableSlideError
+from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
 from wsi_ihc.executors import run_dask
 from wsi_ihc.generators import load_generator
 from wsi_ihc.measure import Stopwatch, peak_memory_mb
