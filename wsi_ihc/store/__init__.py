@@ -1,7 +1,6 @@
 """Encoded blocks on disk, resumable, between the workers and the OME-TIFF."""
 
 from wsi_ihc.store.layout import EncodedBlock, StoreLayout, encode_block
-from wsi_ihc.store.pyramid import open_pyramid
 from wsi_ihc.store.tilestore import StaleStoreError, TileStore
 
-__all__ = ["EncodedBlock", "StaleStoreError", "StoreLayout", "TileStore", "encode_block", "open_pyramid"]
+__all__ = ["EncodedBlock", "StaleStoreError", "StoreLayout", "TileStore", "encode_block"]

@@ -12,6 +12,9 @@ from wsi_ihc.encoding import Compression, TileCodec, halve
 from wsi_ihc.geometry import Size
 from wsi_ihc.tiling import TILE_PX
 
+PIECE_PX = TILE_PX // 2
+"""Patches are stored in squares of this side. Whatever the core, a patch is a whole number of them."""
+
 
 def level_sizes(size: Size) -> tuple[Size, ...]:
     """The plane and its halvings, sides rounded up, until one tile holds the whole."""
@@ -91,6 +94,19 @@ class StoreLayout:
     def core_tiles(self, level: int) -> int:
         """Tiles along the side of a core, on a level below the patch level."""
         return self.core_px // (TILE_PX << level)
+
+    @cached_property
+    def parts(self) -> dict[tuple[int, int, int], int]:
+        """Every tile that a block owns, by (level, row, column) inside the block: which part of its shard it is.
+
+        The tiles come first, finest level first, row by row. The pieces of the patch, ``PIECE_PX`` squared, follow on
+        the patch level.
+        """
+        sides = {level: self.core_tiles(level) for level in range(min(self.patch_level, len(self.levels)))}
+        if self.has_patches:
+            sides[self.patch_level] = self.patch_px // PIECE_PX
+        cells = ((level, row, column) for level, side in sides.items() for row, column in np.ndindex(side, side))
+        return {cell: number for number, cell in enumerate(cells)}
 
     def inside(self, row: int, column: int) -> Size:
         """The part of a block's core that lies on the plane."""

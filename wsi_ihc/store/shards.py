@@ -1,13 +1,13 @@
-"""The encoded tiles that a block owns on one level, together in one file, as zarr's sharding codec lays them out.
+"""A shard: what one block leaves behind, in one file, as zarr's sharding codec lays it out.
 
-The tiles come first, row by row, each with the CRC-32C of its bytes after it. Then an index, for every tile its offset
-and its length as little-endian numbers of 64 bits, both all ones where there is no tile. Then the CRC-32C of the index.
+The parts come first, each with the CRC-32C of its bytes after it. Then an index, for every part its offset and its
+length as little-endian numbers of 64 bits, both all ones where there is none. Then the CRC-32C of the index.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import google_crc32c
 import numpy as np
@@ -16,31 +16,30 @@ _ABSENT = 2**64 - 1
 _CHECKSUM_BYTES = 4
 
 
-def pack_shard(tiles: Sequence[bytes | None]) -> bytes:
-    """The file's bytes; None is a tile that lies beyond the plane."""
-    index = np.full((len(tiles), 2), _ABSENT, "<u8")
+def pack_shard(parts: Sequence[bytes | None]) -> bytes:
+    """The file's bytes; None is a part that lies beyond the plane."""
+    index = np.full((len(parts), 2), _ABSENT, "<u8")
     position = 0
-    checked = [None if tile is None else with_checksum(tile) for tile in tiles]
-    for number, tile in enumerate(checked):
-        if tile is not None:
-            index[number] = position, len(tile)
-            position += len(tile)
-    return b"".join([*(tile for tile in checked if tile is not None), with_checksum(index.tobytes())])
+    checked = [None if part is None else with_checksum(part) for part in parts]
+    for number, part in enumerate(checked):
+        if part is not None:
+            index[number] = position, len(part)
+            position += len(part)
+    return b"".join([*(part for part in checked if part is not None), with_checksum(index.tobytes())])
 
 
-def read_from_shard(descriptor: int, count: int, number: int) -> bytes:
-    """Tile ``number`` of an open shard of ``count`` tiles; empty where it is damaged or absent."""
+def read_from_shard(descriptor: int, count: int, numbers: Iterable[int]) -> Iterator[bytes]:
+    """The parts of these ``numbers`` from an open shard of ``count``; empty where one is damaged or absent."""
     length = 16 * count + _CHECKSUM_BYTES
     size = os.fstat(descriptor).st_size
-    if size < length:
-        return b""
-    index = without_checksum(os.pread(descriptor, length, size - length))
-    if index is None:
-        return b""
-    offset, extent = (int(value) for value in np.frombuffer(index, "<u8").reshape(count, 2)[number])
-    if offset + extent > size - length:
-        return b""
-    return without_checksum(os.pread(descriptor, extent, offset)) or b""
+    table = without_checksum(os.pread(descriptor, length, size - length)) if size >= length else None
+    index = np.frombuffer(table, "<u8").reshape(count, 2) if table is not None else np.full((count, 2), _ABSENT, "<u8")
+    for number in numbers:
+        offset, extent = (int(value) for value in index[number])
+        if offset + extent <= size - length:
+            yield without_checksum(os.pread(descriptor, extent, offset)) or b""
+        else:
+            yield b""
 
 
 def with_checksum(data: bytes) -> bytes:

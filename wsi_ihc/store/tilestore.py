@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,10 @@ from wsi_ihc.errors import StorageError
 from wsi_ihc.geometry import Size
 from wsi_ihc.store.coarse import complete_levels
 from wsi_ihc.store.files import TEMPORARY, remove_temporary, storage_errors, write_whole
-from wsi_ihc.store.layout import EncodedBlock, StoreLayout, encode_block
-from wsi_ihc.store.pyramid import ATTRIBUTE, BLOCKS, METADATA, PATCHES, chunk_key, create_pyramid
-from wsi_ihc.store.shards import pack_shard, read_from_shard, with_checksum, without_checksum
-
-_DONE = b"\x01"
+from wsi_ihc.store.layout import PIECE_PX, EncodedBlock, StoreLayout, encode_block
+from wsi_ihc.store.metadata import ATTRIBUTE, BLOCKS, METADATA, block_at, block_key, create_group, tile_key
+from wsi_ihc.store.pieces import is_piece, piece_pixels, pieces_of
+from wsi_ihc.store.shards import pack_shard, read_from_shard
 
 
 class StaleStoreError(StorageError):
@@ -39,9 +38,8 @@ class StaleStoreError(StorageError):
 class TileStore:
     """Encoded tiles by block, on disk, in the folder ``path``.
 
-    A block writes files that no other block writes, one a level that it owns and one for its patch, each under a
-    temporary name first, and its mark last: many processes and machines may write at once, and a process that is
-    killed leaves its block unfinished, nothing else.
+    A block is one file, written under a temporary name first: many processes and machines may write at once, and a
+    process that is killed leaves its block unfinished, nothing else.
     A tile that is absent reads as white. Nothing is synced to the disk block by block; a power cut may cost finished
     blocks, which is noticed when the output is written.
     """
@@ -63,7 +61,7 @@ class TileStore:
             _remove_store(path)
             fresh = path.with_name(f"{TEMPORARY}{path.name}")
             shutil.rmtree(fresh, ignore_errors=True)
-            create_pyramid(fresh, layout, {"layout": asdict(layout), "fingerprint": dict(fingerprint)})
+            create_group(fresh, layout, {"layout": asdict(layout), "fingerprint": dict(fingerprint)})
             os.replace(fresh, path)
         return cls(path, layout)._held()
 
@@ -127,27 +125,18 @@ class TileStore:
     def put_encoded(self, row: int, column: int, block: EncodedBlock) -> int:
         """Stores a block that was encoded elsewhere with this store's ``layout``; as ``put`` does."""
         self._check_place()
-        written = 0
-        for level in range(min(self.layout.patch_level, len(self.levels))):
-            cells = np.ndindex(2 * (self.layout.core_tiles(level),))
-            shard = pack_shard([block.tiles.get((level, *cell)) for cell in cells])
-            self._write(chunk_key(str(level), row, column), shard)
-            written += len(shard)
+        parts: list[bytes | None] = [block.tiles.get(cell) for cell in self.layout.parts]
         if block.patch is not None:
-            height, width = block.patch.shape[:2]
-            chunk = np.full((self.layout.patch_px, self.layout.patch_px, 3), 255, np.uint8)
-            chunk[:height, :width] = block.patch
-            patch = with_checksum(chunk.tobytes())
-            self._write(chunk_key(PATCHES, row, column), patch)
-            written += len(patch)
-        self._write(chunk_key(BLOCKS, row, column), _DONE)
-        return written
+            pieces = list(pieces_of(block.patch, self.layout.patch_px))
+            parts[-len(pieces) :] = pieces
+        shard = pack_shard(parts)
+        self._write(block_key(row, column), shard)
+        return len(shard)
 
     def finished(self) -> set[tuple[int, int]]:
         """Row and column of every finished block; one listing of one folder."""
-        with storage_errors(self.path), os.scandir(self._folder(BLOCKS)) as entries:
-            names = [entry.name for entry in entries if entry.name[0].isdigit()]
-        return {(int(row), int(column)) for row, _, column in (name.partition(".") for name in names)}
+        with storage_errors(self.path), os.scandir(f"{self._root}/{BLOCKS}") as entries:
+            return {cell for entry in entries if (cell := block_at(entry.name))}
 
     def finished_mask(self) -> NDArray[np.bool_]:
         """The same as an array over the grid of blocks."""
@@ -186,7 +175,7 @@ class TileStore:
             StorageError: it is damaged or missing.
         """
         if level >= self.layout.patch_level:
-            data = self._read(chunk_key(str(level), row, column))
+            data = self._read(tile_key(level, row, column))
             if self.layout.codec.is_whole(data):
                 return data
             raise StorageError(
@@ -194,16 +183,14 @@ class TileStore:
             )
         per_core = self.layout.core_tiles(level)
         (block_row, tile_row), (block_column, tile_column) = divmod(row, per_core), divmod(column, per_core)
-        data = self._read_from_shard(
-            chunk_key(str(level), block_row, block_column), per_core**2, tile_row * per_core + tile_column
-        )
+        (data,) = self._read_parts(block_row, block_column, [(level, tile_row, tile_column)])
         if self.layout.codec.is_whole(data):
             return data
         raise self._forget(block_row, block_column)
 
     def write_coarse_tile(self, level: int, row: int, column: int, data: bytes) -> None:
         """Stores the encoded bytes of a tile that no block owns."""
-        self._write(chunk_key(str(level), row, column), data)
+        self._write(tile_key(level, row, column), data)
 
     def read_patch(self, row: int, column: int) -> NDArray[np.uint8]:
         """The patch (patch_px, patch_px, 3) of a finished block.
@@ -211,11 +198,15 @@ class TileStore:
         Raises:
             StorageError: it is damaged or missing; the block is forgotten.
         """
-        side = self.layout.patch_px
-        raw = without_checksum(self._read(chunk_key(PATCHES, row, column)))
-        if raw is None or len(raw) != side * side * 3:
-            raise self._forget(row, column)
-        return np.frombuffer(raw, np.uint8).reshape(side, side, 3)
+        level, side = self.layout.patch_level, self.layout.patch_px // PIECE_PX
+        cells = list(np.ndindex(side, side))
+        patch = np.empty((side, PIECE_PX, side, PIECE_PX, 3), np.uint8)
+        pieces = self._read_parts(row, column, [(level, *cell) for cell in cells])
+        for (down, right), data in zip(cells, pieces, strict=True):
+            if not is_piece(data):
+                raise self._forget(row, column)
+            patch[down, :, right] = piece_pixels(data)
+        return patch.reshape(self.layout.patch_px, self.layout.patch_px, 3)
 
     def save_json(self, name: str, value: Any) -> None:
         """Keeps a JSON value for a later run."""
@@ -265,9 +256,6 @@ class TileStore:
     def _root(self) -> str:
         return str(self.path)
 
-    def _folder(self, array: str) -> str:
-        return f"{self._root}/{array}"
-
     def _write(self, key: str, data: bytes) -> None:
         with storage_errors(self.path):
             write_whole(key, data, folder=self._handle)
@@ -281,22 +269,23 @@ class TileStore:
             except FileNotFoundError:
                 return b""
 
-    def _read_from_shard(self, key: str, count: int, number: int) -> bytes:
-        """The bytes of one tile of a shard; none when it is damaged or absent."""
+    def _read_parts(self, row: int, column: int, cells: Sequence[tuple[int, int, int]]) -> list[bytes]:
+        """Parts of a block's shard, by their places in the block; empty where one is damaged or absent."""
+        parts = self.layout.parts
         with storage_errors(self.path):
             try:
-                descriptor = os.open(f"{self._root}/{key}", os.O_RDONLY)
+                descriptor = os.open(f"{self._root}/{block_key(row, column)}", os.O_RDONLY)
             except FileNotFoundError:
-                return b""
+                return [b""] * len(cells)
             try:
-                return read_from_shard(descriptor, count, number)
+                return list(read_from_shard(descriptor, len(parts), [parts[cell] for cell in cells]))
             finally:
                 os.close(descriptor)
 
     def _forget(self, row: int, column: int) -> StorageError:
         """Marks a block as not finished, and returns the error that says so."""
         with storage_errors(self.path):
-            Path(self._root, chunk_key(BLOCKS, row, column)).unlink(missing_ok=True)
+            Path(self._root, block_key(row, column)).unlink(missing_ok=True)
         return StorageError(
             f"{self.path}: block {row}, {column} was damaged on the disk and is forgotten; "
             "run the same command again, it makes that block anew"
