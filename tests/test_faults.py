@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -171,6 +172,17 @@ def test_a_worker_of_another_version_is_told(slide: Path, output: Path, monkeypa
     monkeypatch.setattr("wsi_ihc.executors.version", lambda name: next(told))
     with pytest.raises(ClusterError, match=r"has wsi-ihc 0, not 1.*one version everywhere"):
         convert_slide(slide, output, _settings(compute__threads=1))
+
+
+@pytest.mark.timeout(60)
+def test_a_clock_that_is_set_back_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask and tornado would wait with their messages until it is that late again."""
+    with own_cluster(threads=2) as cluster:
+        results = cluster.run(abs, range(-40, 0))
+        assert next(results)
+        now = time.time
+        monkeypatch.setattr("time.time", lambda: now() - 2 * 86_400)
+        assert len(list(results)) == 39
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import dask
+import distributed.batched
 from dask.distributed import Client, Future, KilledWorker, WorkerPlugin
 
 from wsi_ihc.errors import ClusterError, DeviceError
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_EPOCH = time.time() - time.monotonic()
 
 _IN_FLIGHT_PER_THREAD = 2
 """Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
@@ -190,6 +193,7 @@ def own_cluster(threads: int) -> Generator[Cluster]:
             worker_dashboard_address="127.0.0.1:0",
         ) as client,
     ):
+        _keep_time(client)
         yield Cluster(client, threads=threads)
 
 
@@ -207,11 +211,28 @@ def cluster_at(address: str) -> Generator[Cluster]:
             raise ClusterError(
                 f"no dask scheduler answers at {address} ({error}); start it, or correct the address"
             ) from None
+        _keep_time(client)
         try:
             yield Cluster(client, address)
         finally:
             with suppress(CancelledError, OSError, AssertionError):
                 client.close(timeout=_ANSWER_S)
+
+
+def _steady_time() -> float:
+    """The time of day as it was when this module was imported, and the seconds since then, whatever the clock did."""
+    return _EPOCH + time.monotonic()
+
+
+def _keep_time(client: Client) -> None:
+    """Deadlines in this process by a clock that nobody sets.
+
+    dask and tornado take the time of day for them: were the clock set back in the milliseconds in which a message waits
+    to be sent, it would wait for as long as the clock was set back, and the run with it.
+    """
+    assert client.loop
+    client.loop.time = _steady_time  # type: ignore[method-assign]
+    distributed.batched.time = _steady_time  # type: ignore[attr-defined]
 
 
 def _forget_the_dead(client: Client, kind: str) -> None:
