@@ -43,10 +43,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
 @pytest.mark.parametrize("dropout", [True, False])
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_resnet_is_read_from_its_keys(tmp_path: Path, norm: Any, dropout: bool) -> None:
-    architecture = Architecture(kind="resnet", blocks=3, base_channels=2, norm=norm, dropout=dropout)
+def test_resnet_is_read_from_its_keys(tmp_path: Path, norm: Any, dropout: bool, upsampling: Any) -> None:
+    architecture = Architecture(
+        kind="resnet", blocks=3, base_channels=2, norm=norm, dropout=dropout, upsampling=upsampling
+    )
     state = state_of(architecture)
     torch.save(state, tmp_path / "latest_net_G.pth")
     found, weights = read_pix2pix_checkpoint(tmp_path / "latest_net_G.pth")

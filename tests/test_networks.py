@@ -50,6 +50,34 @@ def test_resnet_without_dropout_closes_the_gap() -> None:
     assert {"model.10.conv_block.1.bias", "model.10.conv_block.5.bias"} <= set(state)
 
 
+def test_resizing_shifts_the_later_keys_and_no_other() -> None:
+    with torch.device("meta"):
+        published, resizing = (
+            build_network(Architecture(kind="resnet", dropout=False, upsampling=upsampling)).state_dict()
+            for upsampling in ("transposed", "resize")
+        )
+    early = [key for key in published if int(key.split(".")[1]) < 19]
+    assert list(resizing)[: len(early)] == early
+    later = {key: tuple(value.shape) for key, value in resizing.items() if key not in early and value.ndim > 1}
+    assert later == {
+        "model.21.weight": (128, 256, 3, 3),
+        "model.26.weight": (64, 128, 3, 3),
+        "model.30.weight": (3, 64, 7, 7),
+    }
+
+
+def test_resizing_leaves_no_checkerboard() -> None:
+    """Of a flat image every pixel is made by the same weights; transposed convolutions use others at odd places."""
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    for upsampling, even in (("resize", True), ("transposed", False)):
+        architecture = Architecture(kind="resnet", blocks=1, base_channels=2, norm="none", upsampling=upsampling)
+        network = initialise(build_network(architecture), seed=1).eval()
+        for parameter in network.parameters():
+            parameter.data.mul_(10)
+        inner = network(flat).detach()[..., 28:36, 28:36]
+        assert (float(inner.std(dim=(2, 3)).max()) < 1e-6) == even
+
+
 def test_unet_keys_nest_as_published() -> None:
     with torch.device("meta"):
         state = build_network(Architecture(kind="unet")).state_dict()
@@ -76,9 +104,12 @@ def test_unet_dropout_stands_in_the_middle(downs: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize("kind", ["resnet", "unet"])
-def test_output_has_the_input_s_shape_and_range(kind: str, norm: str) -> None:
-    network = initialise(build_network(Architecture(kind=kind, blocks=1, downs=3, base_channels=2, norm=norm)))
+@pytest.mark.parametrize(
+    ("kind", "upsampling"), [("resnet", "transposed"), ("resnet", "resize"), ("unet", "transposed")]
+)
+def test_output_has_the_input_s_shape_and_range(kind: str, upsampling: str, norm: str) -> None:
+    architecture = Architecture(kind=kind, blocks=1, downs=3, base_channels=2, norm=norm, upsampling=upsampling)
+    network = initialise(build_network(architecture))
     stained: Tensor = network(torch.rand(2, 3, 16, 24) * 2 - 1)
     assert stained.shape == (2, 3, 16, 24)
     assert stained.abs().max() <= 1

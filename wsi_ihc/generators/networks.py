@@ -45,8 +45,8 @@ class Architecture(Settings):
     dropout: bool = True
     """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
     upsampling: Upsampling = "transposed"
-    """How a resnet doubles: ``transposed`` convolutions, as published, whose pixels of odd and even places are made by
-    different weights and may show as a checkerboard; or ``resize``, each pixel repeated, then a 3x3 convolution."""
+    """How a resnet doubles: by ``transposed`` convolutions, as published, which may leave a checkerboard, or by
+    ``resize``, each pixel repeated before a 3x3 convolution."""
 
     @property
     def label(self) -> str:
