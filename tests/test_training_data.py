@@ -12,6 +12,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, SettingsError
 from wsi_ihc.generators.pixels import to_tensor
@@ -21,6 +22,7 @@ from wsi_ihc.training.check import check_example, check_sources, misalignment
 from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
+from wsi_ihc.training.membranes import draw_membranes, find_nuclei
 from wsi_ihc.training.restain import restain
 from wsi_ihc.training.sources import Source, data_digest, find_sources
 
@@ -270,6 +272,46 @@ def test_validation_sees_the_centre_unchanged() -> None:
 
 
 # Restained H&E
+
+
+def nest(side: int = 96, pitch: int = 20, radius: int = 6) -> NDArray[np.float32]:
+    """Haematoxylin of round nuclei, 6.5 um across and 10 um apart at 0.5 um/px."""
+    drawn = np.full((side, side), 0.1, np.float32)
+    for y in range(pitch // 2, side, pitch):
+        for x in range(pitch // 2, side, pitch):
+            cv2.circle(drawn, (x, y), radius, 0.8, -1)
+    return drawn
+
+
+def test_cells_of_a_nest_get_membranes_between_their_nuclei() -> None:
+    nuclear = nest()
+    nuclei = find_nuclei(nuclear, 0.5)
+    assert nuclei.labels.max() == len(nuclei.epithelial) - 1
+    assert len(np.unique(nuclei.labels)) - 1 == 25
+    lines = draw_membranes(nuclei, nuclear + 0.5, 0.5)
+    assert lines[20:80, 39:41].max(axis=1).min() > 0.5, "closed along the row of cells"
+    assert lines[nuclear > 0.5].max() < 0.1, "none in a nucleus"
+    profile = lines[50, 34:46]
+    assert 1 <= int((profile > profile.max() / 2).sum()) <= 3, "about 1 um wide"
+    on_glass = draw_membranes(nuclei, np.zeros_like(nuclear), 0.5)
+    assert not on_glass.any()
+
+
+@pytest.mark.parametrize("axes", [pytest.param((4, 4), id="lymphocytes"), pytest.param((10, 2), id="fibroblasts")])
+def test_small_and_long_nuclei_get_no_membranes(axes: tuple[int, int]) -> None:
+    nuclear = np.full((96, 96), 0.1, np.float32)
+    for y in range(10, 96, 14):
+        for x in range(10, 96, 24):
+            cv2.ellipse(nuclear, (x, y), axes, 0, 0, 360, 0.8, -1)
+    nuclei = find_nuclei(nuclear, 0.5)
+    assert len(np.unique(nuclei.labels)) > 10
+    assert not draw_membranes(nuclei, nuclear + 0.5, 0.5).any()
+
+
+def test_nothing_stained_has_no_nuclei() -> None:
+    nuclei = find_nuclei(np.zeros((32, 32), np.float32), 0.5)
+    assert not nuclei.labels.any()
+    assert not draw_membranes(nuclei, np.ones((32, 32), np.float32), 0.5).any()
 
 
 def test_restaining_keeps_glass_white_and_paints_epithelium() -> None:
