@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 
 from dask.distributed import Worker, WorkerPlugin, get_worker
 
@@ -19,6 +20,11 @@ from wsi_ihc.cluster import cluster_at, own_cluster
 from wsi_ihc.errors import ClusterError
 from wsi_ihc.plan import Batch
 from wsi_ihc.staining import BatchReport, Staining, StainingJob
+
+_TASK_S = 0.25
+"""A scheduler handles a few hundred tasks a second, and a task costs this process some milliseconds whatever it does:
+small batches go together."""
+_MOST_TOGETHER = 16
 
 
 def run_serial(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
@@ -36,7 +42,29 @@ def run_dask(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport
     compute = job.settings.compute
     there = cluster_at(compute.scheduler) if compute.scheduler else own_cluster(compute.threads or default_threads())
     with there as cluster, cluster.equipped(_StainingPlugin(job)) as name:
-        yield from cluster.run(partial(_stain_on_worker, name), batches)
+        tasks = _Tasks(batches)
+        for reports in cluster.run(partial(_stain_on_worker, name), tasks):
+            tasks.learn(reports)
+            yield from reports
+
+
+class _Tasks(Iterator[Sequence[Batch]]):
+    """``batches``, as many in a task as take ``_TASK_S`` together, as far as reports have told; at first one."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._waiting = iter(batches)
+        self._together = 1
+
+    def __next__(self) -> Sequence[Batch]:
+        task = list(islice(self._waiting, self._together))
+        if not task:
+            raise StopIteration
+        return task
+
+    def learn(self, reports: Sequence[BatchReport]) -> None:
+        """From what the batches of one task took."""
+        batch_s = sum(report.read_s + report.stain_s + report.encode_s for report in reports) / len(reports)
+        self._together = max(1, min(_MOST_TOGETHER, round(_TASK_S / max(batch_s, 1e-3))))
 
 
 class _StainingPlugin(WorkerPlugin):
@@ -70,10 +98,10 @@ class _StainingPlugin(WorkerPlugin):
         return self._staining.stain(batch)
 
 
-def _stain_on_worker(plugin_name: str, batch: Batch) -> BatchReport:
+def _stain_on_worker(plugin_name: str, batches: Sequence[Batch]) -> list[BatchReport]:
     plugin = get_worker().plugins[plugin_name]
     assert isinstance(plugin, _StainingPlugin)
-    return plugin.stain(batch)
+    return [plugin.stain(batch) for batch in batches]
 
 
 def default_threads() -> int:

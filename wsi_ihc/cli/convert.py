@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -39,10 +40,14 @@ def convert(
     # Threads of the generator that spin while they wait take the cores from reading, encoding and their neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_to_terminal(quiet, verbose)
+    # What the libraries make while they are imported lives as long as the process; the collector need never look at it.
+    gc.disable()
     from wsi_ihc.convert import convert_slide, estimate_conversion
     from wsi_ihc.generators import keep_memory_flat, load_generator, tune_allocator
     from wsi_ihc.generators.networks import LEARNED_KINDS
 
+    gc.freeze()
+    gc.enable()
     if load_generator(settings.generator.name).card.architecture.kind in LEARNED_KINDS:
         tune_allocator()
     else:

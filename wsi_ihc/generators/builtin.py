@@ -5,9 +5,11 @@ Both work pixel by pixel, so besides the tensors of a network they take uint8 pi
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsi_ihc.pixel_memory import PixelMemory
 from wsi_ihc.stains import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN
 
 _GLASS = 244.0
@@ -24,12 +26,20 @@ _PIXELS_AT_ONCE = 1 << 18
 class Identity(nn.Module):
     """Gives back what it is given, exactly."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = PixelMemory()
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
     def stain_pixels(self, pixels: Tensor) -> Tensor:
         """``(n, h, w, 3)`` uint8 to a copy of it."""
-        return pixels.clone(memory_format=torch.contiguous_format)
+        if pixels.device.type != "cpu":
+            return pixels.clone(memory_format=torch.contiguous_format)
+        copy = self._memory.array(tuple(pixels.shape))
+        np.copyto(copy, pixels.numpy())
+        return torch.from_numpy(copy)
 
 
 class Recolour(nn.Module):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pixel_memory import PixelMemory
 from wsi_ihc.slides.reader import WHITE
-from wsi_ihc.slides.reuse import PixelMemory
 
 Pixels = NDArray[np.uint8]
 

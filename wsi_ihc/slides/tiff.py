@@ -17,11 +17,11 @@ from tifffile import TiffFile, TiffPage
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
 from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pixel_memory import PixelMemory
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
-from wsi_ihc.slides.reuse import PixelMemory
 from wsi_ihc.slides.shared_file import SharedFile
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
