@@ -10,7 +10,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import Future as Fetched
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -34,7 +35,8 @@ _IN_FLIGHT_PER_THREAD = 2
 """Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
 _CONNECT_S = 20.0
 _LOOK_S = 5.0
-"""Between two looks at the cluster; also how long one result may take to arrive before others have their turn."""
+"""Between two looks at the cluster."""
+_FETCHERS = 8
 _ANSWER_S = 15.0
 _MOST_UNANSWERED = 2
 """Looks in a row. A single one is forgiven: this machine may have slept in the middle of it."""
@@ -67,44 +69,46 @@ class Cluster:
             DeviceError: a task ends every worker that takes it.
             Exception: whatever ``task`` has raised.
         """
-        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        ended: SimpleQueue[tuple[Future[Any], Fetched[_Result]]] = SimpleQueue()
         running: dict[Any, tuple[Future[Any], _Item]] = {}
         rounds: Counter[str] = Counter()
+        # Results come from the workers in threads of their own: nobody waits for a worker that does not answer. (To ask
+        # with a time limit would not do: what dask fetches for several callers at a time is lost to all of them.)
+        fetchers = ThreadPoolExecutor(_FETCHERS, "wsi-ihc-fetch")
+
+        def fetch(future: Future[Any]) -> None:
+            with suppress(RuntimeError):  # all is over
+                fetchers.submit(future.result).add_done_callback(lambda fetched: ended.put((future, fetched)))
 
         def submit(item: _Item) -> None:
             future = self.client.submit(task, item, pure=False)
             running[future.key] = future, item
-            future.add_done_callback(ended.put)
+            future.add_done_callback(fetch)
 
         waiting = iter(items)
-        while True:
-            self._look()
-            for item in islice(waiting, max(0, _IN_FLIGHT_PER_THREAD * max(1, self.threads) - len(running))):
-                submit(item)
-            if not running:
-                return
-            try:
-                future = ended.get(timeout=_LOOK_S)
-            except Empty:
-                continue
-            try:
-                result: _Result = future.result(timeout=_LOOK_S)
-            except KilledWorker as error:
-                item = running.pop(future.key)[1]
-                rounds[repr(item)] += 1
-                if rounds[repr(item)] > _MOST_ROUNDS:
-                    raise self._deadly(item) from error
-                submit(item)
-            except (CancelledError, OSError) as error:
-                if future.status == "error":
-                    raise  # the task's own
-                if not isinstance(error, TimeoutError):
+        try:
+            while True:
+                self._look()
+                for item in islice(waiting, max(0, _IN_FLIGHT_PER_THREAD * max(1, self.threads) - len(running))):
+                    submit(item)
+                if not running:
+                    return
+                try:
+                    future, fetched = ended.get(timeout=_LOOK_S)
+                except Empty:
+                    continue
+                _, item = running.pop(future.key)
+                if isinstance(error := fetched.exception(), KilledWorker):
+                    rounds[repr(item)] += 1
+                    if rounds[repr(item)] > _MOST_ROUNDS:
+                        raise self._deadly(item) from error
+                    submit(item)
+                elif error and future.status != "error":
                     raise self._lost() from error
-                # The worker that holds it does not answer; the others shall not wait for that one.
-                ended.put(future)
-            else:
-                del running[future.key]
-                yield result
+                else:
+                    yield fetched.result()
+        finally:
+            fetchers.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def equipped(self, plugin: WorkerPlugin) -> Generator[str]:
