@@ -17,11 +17,16 @@ from fault_kills import Ground, Row, row
 from fault_processes import Conversion, blocks_of, convert, without_paths
 
 
+_BLOCKS = 75
+"""Of the slide, with tissue."""
+
+
 def full_disk(ground: Ground) -> Row:
     """The disk is full at three moments: early and late in the blocks, and while the file is written."""
     ended, same, lines = [], True, []
-    store_bytes = 1.3 * len(ground.truth)
-    for number, room in enumerate((0.3 * store_bytes, 0.8 * store_bytes, 1.6 * store_bytes)):
+    part = _killed(ground.slide, ground.output("full"), blocks=60)
+    store_bytes = sum(512 * file.stat().st_blocks for file in part.store.rglob("*")) / part.blocks() * _BLOCKS
+    for number, room in enumerate((0.3 * store_bytes, 0.8 * store_bytes, store_bytes + 0.6 * len(ground.truth))):
         with _small_disk(ground, int(room)) as (folder, enlarge, limit):
             output = folder / f"full{number}.ome.tiff"
             ended.append(Conversion.start(ground.slide, output, before=limit).end())
