@@ -16,7 +16,6 @@ from pathlib import Path
 from fault_kills import Ground, Row, row
 from fault_processes import Conversion, blocks_of, convert, without_paths
 
-
 _BLOCKS = 75
 """Of the slide, with tissue."""
 
