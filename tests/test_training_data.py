@@ -23,6 +23,7 @@ from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
 from wsi_ihc.training.membranes import draw_membranes, find_nuclei
+from wsi_ihc.training.phantom_examples import PhantomExample
 from wsi_ihc.training.restain import restain
 from wsi_ihc.training.sources import Source, data_digest, find_sources
 
@@ -269,6 +270,14 @@ def test_validation_sees_the_centre_unchanged() -> None:
     (batch,) = data.validation()
     assert batch.he.shape == (1, 3, 32, 32)
     torch.testing.assert_close(batch.he, to_tensor(torch.from_numpy(image[4:36, 34:66])[None]))
+
+
+def test_glass_is_equally_white_in_every_drawn_target() -> None:
+    for seed in (0, 1, 3):
+        he, ihc = PhantomExample("a", "0", seed, 256, 0.5).read()
+        lamps = [np.percentile(cv2.blur(image, (5, 5)).reshape(-1, 3), 99.5, axis=0) for image in (he, ihc)]
+        assert lamps[1] == pytest.approx([250] * 3, abs=4)
+    assert lamps[0].min() < 240, "the H&E keeps the colour of its own lamp"
 
 
 # Restained H&E
