@@ -450,10 +450,11 @@ class TestRun:
     def test_children_share_the_machine(self) -> None:
         assert BatchOptions().seats() == [{}]
         seats = BatchOptions(gpus=("0", "3")).seats()
-        assert [seat["CUDA_VISIBLE_DEVICES"] for seat in seats] == ["0", "3"]
+        assert [seat["CUDA_VISIBLE_DEVICES"] for seat in seats] == ["0", "3", "0", "3"]
         assert all(int(seat["OMP_NUM_THREADS"]) >= 1 for seat in seats)
         with pytest.raises(SettingsError, match="2 GPUs"):
-            BatchOptions(jobs=3, gpus=("0", "3"))
+            BatchOptions(jobs=5, gpus=("0", "3"))
+        assert [seat["CUDA_VISIBLE_DEVICES"] for seat in BatchOptions(jobs=1, gpus=("0", "3")).seats()] == ["0"]
 
     def test_which_gpus_there_are(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         listing = tmp_path / "nvidia-smi"

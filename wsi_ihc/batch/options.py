@@ -11,14 +11,18 @@ from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
 
 
+_SLIDES_PER_GPU = 2
+
+
 @dataclass(frozen=True)
 class BatchOptions:
     """How a cohort is worked through."""
 
     jobs: int | None = None
-    """Slides at a time, among which the processor's threads are divided; by default 1, or one for each GPU."""
+    """Slides at a time, among which the processor's threads are divided; by default 1, or two for each GPU."""
     gpus: tuple[str, ...] = ()
-    """One child for each, which sees no other."""
+    """Each child sees one of them. While one slide is opened or written, the GPU stains the other: alone, a GPU would
+    wait for a third of the time (benchmarks/scaling.py)."""
     retry_failed: bool = False
     overwrite: bool = False
     """Replace outputs that no batch has made."""
@@ -30,18 +34,20 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         """Raises SettingsError for more jobs than GPUs."""
-        if self.gpus and self.at_once > len(self.gpus):
-            raise SettingsError(f"--jobs {self.jobs}: there are {len(self.gpus)} GPUs, and each takes one slide")
+        if self.gpus and self.at_once > _SLIDES_PER_GPU * len(self.gpus):
+            raise SettingsError(
+                f"--jobs {self.jobs}: there are {len(self.gpus)} GPUs, and each takes two slides at most"
+            )
 
     @property
     def at_once(self) -> int:
-        return self.jobs or len(self.gpus) or 1
+        return self.jobs or _SLIDES_PER_GPU * len(self.gpus) or 1
 
     def seats(self) -> list[dict[str, str]]:
         """The environment of each child that may run at a time."""
         common = {"OMP_NUM_THREADS": str(max(1, processors() // self.at_once))} if self.at_once > 1 else {}
-        own = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus] or [{} for _ in range(self.at_once)]
-        return [common | seat for seat in own[: self.at_once]]
+        gpus = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus] or [{}]
+        return [common | gpus[child % len(gpus)] for child in range(self.at_once)]
 
 
 def with_threads(settings: ConversionSettings, jobs: int) -> ConversionSettings:

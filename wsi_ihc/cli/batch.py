@@ -36,9 +36,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Slides at a time; 1, with --scheduler 2, or as many as there are GPUs.",
+    help="Slides at a time; 1, with --scheduler 2, or two for each GPU.",
 )
-@click.option("--gpus", metavar="all|0,1", help="One slide at a time on each of them.")
+@click.option("--gpus", metavar="all|0,1", help="Those that stain; each child sees one of them.")
 @click.option("--shard", "part", metavar="I/N", help="Only part I of N, by a hash of the name.")
 @click.option("--scheduler", metavar="ADDRESS", help="Spread each slide over the workers of this dask scheduler.")
 @click.option("--retry-failed", is_flag=True, help="Also try slides again that failed for their own sake.")
