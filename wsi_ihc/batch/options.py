@@ -10,7 +10,6 @@ from wsi_ihc.batch.claims import STALE_AFTER_S
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
 
-
 _SLIDES_PER_GPU = 2
 
 
