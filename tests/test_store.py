@@ -353,7 +353,7 @@ def test_a_worker_that_wakes_does_not_write_into_a_later_runs_store(tmp_path: Pa
         late.put(0, 0, black)
     # Also when it had been stopped in the middle of a block.
     with pytest.raises(StorageError, match="vanished"):
-        late.write_coarse_tile(1, 0, 0, b"tile")
+        late.complete()
     assert store.finished() == set()
     assert not list((store.path / "1").glob("*.0"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def write_ome_tiff(store: TileStore, path: Path, provenance: Provenance) -> Path
         StorageError: the disk is full, read-only or gone, or a block in the store is damaged. The store can be
             resumed; the half-written file is removed.
     """
-    store.complete()
     try:
-        _write_levels(store, path, provenance)
+        with ThreadPoolExecutor(1) as beside:
+            # The coarse levels are made while the fine ones are written.
+            _write_levels(store, path, provenance, beside.submit(store.complete))
         link_levels(path)
         _sync(path)
     except OSError as error:
@@ -60,10 +62,12 @@ def finish_ome_tiff(part: Path, output: Path) -> None:
         raise StorageError(f"{output}: cannot be given its name ({error.strerror})") from None
 
 
-def _write_levels(store: TileStore, path: Path, provenance: Provenance) -> None:
+def _write_levels(store: TileStore, path: Path, provenance: Provenance, completed: Future[None]) -> None:
     levels = store.levels
     with tifffile.TiffWriter(path, bigtiff=True, byteorder="<") as tiff:
         for level, size in enumerate(levels):
+            if level == store.layout.patch_level:
+                completed.result()
             mpp = provenance.mpp * 2**level
             options: dict[str, Any] = {
                 "shape": (*size, 3),

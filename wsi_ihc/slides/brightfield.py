@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +74,8 @@ def _look(slide: SlideReader) -> NDArray[np.uint8]:
         lefts = np.linspace(0, size.width - PATCH_PX, PATCHES).astype(int).clip(0)
         sides = min(PATCH_PX, size.height), min(PATCH_PX, size.width)
         regions = [Region(int(top), int(left), *sides) for top in tops for left in lefts]
-    return np.concatenate([_reduced(slide.read(region, level)) for region in regions])
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(lambda region: _reduced(slide.read(region, level)), regions)))
 
 
 def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

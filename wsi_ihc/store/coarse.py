@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.encoding import halve
 from wsi_ihc.geometry import Region
+from wsi_ihc.store.shards import ShardWriter
 from wsi_ihc.tiling import TILE_PX
 
 if TYPE_CHECKING:
@@ -34,12 +37,22 @@ def complete_levels(store: TileStore) -> None:
     layout = store.layout
     if layout.has_patches:
         finished = store.finished_mask()
-        _Builder(store, finished, layout.occupied(finished)).build()
+        levels = range(layout.patch_level, len(layout.levels))
+        with ExitStack() as stack:
+            shards = {level: stack.enter_context(store.new_level(level)) for level in levels}
+            _Builder(store, shards, finished, layout.occupied(finished)).build()
 
 
 class _Builder:
-    def __init__(self, store: TileStore, finished: NDArray[np.bool_], occupied: tuple[NDArray[np.bool_], ...]) -> None:
+    def __init__(
+        self,
+        store: TileStore,
+        shards: Mapping[int, ShardWriter],
+        finished: NDArray[np.bool_],
+        occupied: tuple[NDArray[np.bool_], ...],
+    ) -> None:
         self._store = store
+        self._shards = shards
         self._finished = finished
         self._occupied = occupied
         self._quarters: dict[tuple[int, int, int], NDArray[np.uint8] | None] = {}
@@ -73,7 +86,7 @@ class _Builder:
             self._paste_patches(pixels, Region(row * TILE_PX, column * TILE_PX, height, width))
         else:
             self._paste_quarters(pixels, level, row, column)
-        self._store.write_coarse_tile(level, row, column, layout.codec.encode(pixels))
+        self._shards[level].write(row * columns + column, layout.codec.encode(pixels))
         return halve(pixels)
 
     def _paste_quarters(self, pixels: NDArray[np.uint8], level: int, row: int, column: int) -> None:

@@ -31,9 +31,12 @@ def create_group(path: Path, layout: StoreLayout, description: dict[str, Any]) -
     group = {"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTE: description}}
     (path / METADATA).write_text(json.dumps(group, indent=1), encoding="utf-8")
     parts, tile = len(layout.parts), (TILE_PX, TILE_PX, 3)
-    _create(path / BLOCKS, (*layout.grid, parts, *tile), (1, 1, parts, *tile), [_sharding(layout)])
+    codec = {"name": "wsi_ihc.tile", "configuration": {"compression": layout.compression, "quality": layout.quality}}
+    _create(path / BLOCKS, (*layout.grid, parts, *tile), (1, 1, parts, *tile), _sharding((1, 1, 1, *tile), codec))
     for level in range(layout.patch_level, len(layout.levels)):
-        _create(path / str(level), (*layout.levels[level], 3), tile, [_tile_codec(layout)])
+        rows, columns = layout.tile_grid(level)
+        shard = (rows * TILE_PX, columns * TILE_PX, 3)
+        _create(path / str(level), (*layout.levels[level], 3), shard, _sharding(tile, codec))
 
 
 def block_key(row: int, column: int) -> str:
@@ -49,12 +52,12 @@ def block_at(name: str) -> tuple[int, int] | None:
     return int(row), int(column)
 
 
-def tile_key(level: int, row: int, column: int) -> str:
-    """Path of a tile of a level that no block owns."""
-    return f"{level}/{row}.{column}.0"
+def level_key(level: int) -> str:
+    """Path of a level that no block owns: all of it is one shard."""
+    return f"{level}/0.0.0"
 
 
-def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], codecs: list[dict[str, Any]]) -> None:
+def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], sharding: dict[str, Any]) -> None:
     folder.mkdir()
     array = {
         "zarr_format": 3,
@@ -64,20 +67,16 @@ def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], codec
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
         "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
         "fill_value": 255,
-        "codecs": codecs,
+        "codecs": [sharding],
         "attributes": {},
     }
     (folder / METADATA).write_text(json.dumps(array, indent=1), encoding="utf-8")
 
 
-def _tile_codec(layout: StoreLayout) -> dict[str, Any]:
-    return {"name": "wsi_ihc.tile", "configuration": {"compression": layout.compression, "quality": layout.quality}}
-
-
-def _sharding(layout: StoreLayout) -> dict[str, Any]:
+def _sharding(part: tuple[int, ...], codec: dict[str, Any]) -> dict[str, Any]:
     configuration = {
-        "chunk_shape": (1, 1, 1, TILE_PX, TILE_PX, 3),
-        "codecs": [_tile_codec(layout), _CHECKSUM],
+        "chunk_shape": part,
+        "codecs": [codec, _CHECKSUM],
         "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKSUM],
         "index_location": "end",
     }

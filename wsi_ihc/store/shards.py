@@ -1,4 +1,4 @@
-"""A shard: what one block leaves behind, in one file, as zarr's sharding codec lays it out.
+"""A shard: what one block leaves behind, or one coarse level, in one file, as zarr's sharding codec lays it out.
 
 The parts come first, each with the CRC-32C of its bytes after it. Then an index, for every part its offset and its
 length as little-endian numbers of 64 bits, both all ones where there is none. Then the CRC-32C of the index.
@@ -7,10 +7,15 @@ length as little-endian numbers of 64 bits, both all ones where there is none. T
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Lock
 
 import google_crc32c
 import numpy as np
+
+from wsi_ihc.store.files import TEMPORARY
 
 _ABSENT = 2**64 - 1
 _CHECKSUM_BYTES = 4
@@ -40,6 +45,56 @@ def read_from_shard(descriptor: int, count: int, numbers: Iterable[int]) -> Iter
             yield without_checksum(os.pread(descriptor, extent, offset)) or b""
         else:
             yield b""
+
+
+class ShardWriter:
+    """A shard whose parts come one by one, in any order and from any thread.
+
+    Memory bound: the index, 16 bytes a part.
+    """
+
+    def __init__(self, descriptor: int, count: int) -> None:
+        self._descriptor = descriptor
+        self._index = np.full((count, 2), _ABSENT, "<u8")
+        self._end = 0
+        self._lock = Lock()
+
+    def write(self, number: int, part: bytes) -> None:
+        data = with_checksum(part)
+        with self._lock:
+            start, self._end = self._end, self._end + len(data)
+            self._index[number] = start, len(data)
+        _write_at(self._descriptor, data, start)
+
+    def finish(self) -> None:
+        _write_at(self._descriptor, with_checksum(self._index.tobytes()), self._end)
+
+
+@contextmanager
+def new_shard(key: str, count: int, *, folder: int) -> Generator[ShardWriter]:
+    """The file ``key`` below the open ``folder``. Its name appears when the context ends without an error."""
+    parent, name = os.path.split(key)
+    temporary = os.path.join(parent, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    try:
+        try:
+            writer = ShardWriter(descriptor, count)
+            yield writer
+            writer.finish()
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, key, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _write_at(descriptor: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written
 
 
 def with_checksum(data: bytes) -> bytes:

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +22,9 @@ from wsi_ihc.geometry import Size
 from wsi_ihc.store.coarse import complete_levels
 from wsi_ihc.store.files import TEMPORARY, remove_temporary, storage_errors, write_whole
 from wsi_ihc.store.layout import PIECE_PX, EncodedBlock, StoreLayout, encode_block
-from wsi_ihc.store.metadata import ATTRIBUTE, BLOCKS, METADATA, block_at, block_key, create_group, tile_key
+from wsi_ihc.store.metadata import ATTRIBUTE, BLOCKS, METADATA, block_at, block_key, create_group, level_key
 from wsi_ihc.store.pieces import is_piece, piece_pixels, pieces_of
-from wsi_ihc.store.shards import pack_shard, read_from_shard
+from wsi_ihc.store.shards import ShardWriter, new_shard, pack_shard, read_from_shard
 
 
 class StaleStoreError(StorageError):
@@ -175,7 +176,8 @@ class TileStore:
             StorageError: it is damaged or missing.
         """
         if level >= self.layout.patch_level:
-            data = self._read(tile_key(level, row, column))
+            rows, columns = self.layout.tile_grid(level)
+            (data,) = self._read_parts(level_key(level), rows * columns, [row * columns + column])
             if self.layout.codec.is_whole(data):
                 return data
             raise StorageError(
@@ -183,14 +185,17 @@ class TileStore:
             )
         per_core = self.layout.core_tiles(level)
         (block_row, tile_row), (block_column, tile_column) = divmod(row, per_core), divmod(column, per_core)
-        (data,) = self._read_parts(block_row, block_column, [(level, tile_row, tile_column)])
+        (data,) = self._read_block(block_row, block_column, [(level, tile_row, tile_column)])
         if self.layout.codec.is_whole(data):
             return data
         raise self._forget(block_row, block_column)
 
-    def write_coarse_tile(self, level: int, row: int, column: int, data: bytes) -> None:
-        """Stores the encoded bytes of a tile that no block owns."""
-        self._write(tile_key(level, row, column), data)
+    @contextmanager
+    def new_level(self, level: int) -> Generator[ShardWriter]:
+        """For the tiles of a level that no block owns, numbered row by row; it is there when the context ends."""
+        rows, columns = self.layout.tile_grid(level)
+        with storage_errors(self.path), new_shard(level_key(level), rows * columns, folder=self._handle) as shard:
+            yield shard
 
     def read_patch(self, row: int, column: int) -> NDArray[np.uint8]:
         """The patch (patch_px, patch_px, 3) of a finished block.
@@ -201,7 +206,7 @@ class TileStore:
         level, side = self.layout.patch_level, self.layout.patch_px // PIECE_PX
         cells = list(np.ndindex(side, side))
         patch = np.empty((side, PIECE_PX, side, PIECE_PX, 3), np.uint8)
-        pieces = self._read_parts(row, column, [(level, *cell) for cell in cells])
+        pieces = self._read_block(row, column, [(level, *cell) for cell in cells])
         for (down, right), data in zip(cells, pieces, strict=True):
             if not is_piece(data):
                 raise self._forget(row, column)
@@ -269,16 +274,20 @@ class TileStore:
             except FileNotFoundError:
                 return b""
 
-    def _read_parts(self, row: int, column: int, cells: Sequence[tuple[int, int, int]]) -> list[bytes]:
-        """Parts of a block's shard, by their places in the block; empty where one is damaged or absent."""
+    def _read_block(self, row: int, column: int, cells: Iterable[tuple[int, int, int]]) -> list[bytes]:
+        """Parts of a block, by their places in it; empty where one is damaged or absent."""
         parts = self.layout.parts
+        return self._read_parts(block_key(row, column), len(parts), [parts[cell] for cell in cells])
+
+    def _read_parts(self, key: str, count: int, numbers: Sequence[int]) -> list[bytes]:
+        """Parts of a shard of ``count``; empty where one is damaged or absent."""
         with storage_errors(self.path):
             try:
-                descriptor = os.open(f"{self._root}/{block_key(row, column)}", os.O_RDONLY)
+                descriptor = os.open(f"{self._root}/{key}", os.O_RDONLY)
             except FileNotFoundError:
-                return [b""] * len(cells)
+                return [b""] * len(numbers)
             try:
-                return list(read_from_shard(descriptor, len(parts), [parts[cell] for cell in cells]))
+                return list(read_from_shard(descriptor, count, numbers))
             finally:
                 os.close(descriptor)
 
