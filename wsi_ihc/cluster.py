@@ -7,11 +7,12 @@ unlucky with several workers is sent again, workers may join and leave at any ti
 from __future__ import annotations
 
 import logging
+import pickle
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from concurrent.futures import Future as Fetched
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import dask
 import distributed.batched
-from dask.distributed import Client, Future, KilledWorker, WorkerPlugin
+from dask.distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 
 from wsi_ihc.errors import ClusterError, DeviceError
 
@@ -36,7 +37,6 @@ _IN_FLIGHT_PER_THREAD = 2
 _CONNECT_S = 20.0
 _LOOK_S = 5.0
 """Between two looks at the cluster."""
-_FETCHERS = 8
 _ANSWER_S = 15.0
 _MOST_UNANSWERED = 2
 """Looks in a row. A single one is forgiven: this machine may have slept in the middle of it."""
@@ -45,6 +45,8 @@ _PAUSE_S = 1.0
 """To tell all workers of a conversion, while some of them die."""
 _EMPTY_S = 600.0
 """Without a single worker: a queue may take its time to start the next."""
+_TOPIC = "wsi-ihc"
+"""Of the events by which tasks tell their results. One for all runs: a scheduler keeps the last events of each topic."""
 _MOST_ROUNDS = 3
 """How often a task is sent again after distributed has given it up, each time over four dead workers. A worker that a
 queue takes away is nobody's fault; a dozen of them over one task are the task's."""
@@ -69,46 +71,46 @@ class Cluster:
             DeviceError: a task ends every worker that takes it.
             Exception: whatever ``task`` has raised.
         """
-        ended: SimpleQueue[tuple[Future[Any], Fetched[_Result]]] = SimpleQueue()
-        running: dict[Any, tuple[Future[Any], _Item]] = {}
-        rounds: Counter[str] = Counter()
-        # Results come from the workers in threads of their own: nobody waits for a worker that does not answer. (To ask
-        # with a time limit would not do: what dask fetches for several callers at a time is lost to all of them.)
-        fetchers = ThreadPoolExecutor(_FETCHERS, "wsi-ihc-fetch")
+        told: SimpleQueue[tuple[int, Future[Any] | None, bytes]] = SimpleQueue()
+        running: dict[int, tuple[Future[Any], _Item]] = {}
+        rounds: Counter[int] = Counter()
+        run = uuid.uuid4().hex
 
-        def fetch(future: Future[Any]) -> None:
-            with suppress(RuntimeError):  # all is over
-                fetchers.submit(future.result).add_done_callback(lambda fetched: ended.put((future, fetched)))
+        def hear(event: tuple[float, dict[str, Any]]) -> None:
+            if event[1].get("run") == run:
+                told.put((event[1]["number"], None, event[1]["result"]))
 
-        def submit(item: _Item) -> None:
-            future = self.client.submit(task, item, pure=False)
-            running[future.key] = future, item
-            future.add_done_callback(fetch)
+        def submit(number: int, item: _Item) -> None:
+            future = self.client.submit(_do_and_tell, task, item, run, number, pure=False)
+            running[number] = future, item
+            future.add_done_callback(lambda future: told.put((number, future, b"")))
 
-        waiting = iter(items)
-        try:
-            while True:
-                self._look()
-                for item in islice(waiting, max(0, _IN_FLIGHT_PER_THREAD * max(1, self.threads) - len(running))):
-                    submit(item)
-                if not running:
-                    return
-                try:
-                    future, fetched = ended.get(timeout=_LOOK_S)
-                except Empty:
-                    continue
-                _, item = running.pop(future.key)
-                if isinstance(error := fetched.exception(), KilledWorker):
-                    rounds[repr(item)] += 1
-                    if rounds[repr(item)] > _MOST_ROUNDS:
-                        raise self._deadly(item) from error
-                    submit(item)
-                elif error and future.status != "error":
-                    raise self._lost() from error
-                else:
-                    yield fetched.result()
-        finally:
-            fetchers.shutdown(wait=False, cancel_futures=True)
+        self.client.subscribe_topic(_TOPIC, hear)
+        waiting = enumerate(items)
+        while True:
+            self._look()
+            for number, item in islice(waiting, max(0, _IN_FLIGHT_PER_THREAD * max(1, self.threads) - len(running))):
+                submit(number, item)
+            if not running:
+                return
+            try:
+                number, future, result = told.get(timeout=_LOOK_S)
+            except Empty:
+                continue
+            if number not in running or (future and future.status == "finished"):
+                continue  # told before, or beside
+            if future is None:
+                del running[number]
+                yield pickle.loads(result)
+            elif future.status != "error":
+                raise self._lost()
+            elif not isinstance(error := future.exception(), KilledWorker):
+                raise error
+            else:
+                rounds[number] += 1
+                if rounds[number] > _MOST_ROUNDS:
+                    raise self._deadly(running[number][1]) from error
+                submit(number, running[number][1])
 
     @contextmanager
     def equipped(self, plugin: WorkerPlugin) -> Generator[str]:
@@ -221,6 +223,13 @@ def cluster_at(address: str) -> Generator[Cluster]:
         finally:
             with suppress(CancelledError, OSError, AssertionError):
                 client.close(timeout=_ANSWER_S)
+
+
+def _do_and_tell(task: Callable[[_Item], _Result], item: _Item, run: str, number: int) -> None:
+    """On a worker. The result travels with the news that the task is done: nobody has to fetch it afterwards from a
+    worker that may have died since, or does not answer."""
+    result = pickle.dumps(task(item))
+    get_worker().log_event(_TOPIC, {"run": run, "number": number, "result": result})
 
 
 def _steady_time() -> float:
