@@ -46,7 +46,7 @@ _PAUSE_S = 1.0
 _EMPTY_S = 600.0
 """Without a single worker: a queue may take its time to start the next."""
 _TOPIC = "wsi-ihc"
-"""Of the events by which tasks tell their results. One for all runs: a scheduler keeps the last events of each topic."""
+"""Of the events by which tasks tell their results. One for all runs: a scheduler keeps the last of each topic."""
 _MOST_ROUNDS = 3
 """How often a task is sent again after distributed has given it up, each time over four dead workers. A worker that a
 queue takes away is nobody's fault; a dozen of them over one task are the task's."""
