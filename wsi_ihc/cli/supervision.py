@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -32,13 +34,21 @@ def run_supervised(arguments: list[str], run: Callable[[list[str]], int], comman
         if parent != str(os.getppid()):
             # Killed while this process was starting, before Linux could be asked. Whoever continues must find nobody.
             return 128 + signal.SIGKILL
-        return run(arguments)
+        _leave(run(arguments))
     child = subprocess.Popen([*command, *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())})
     # The terminal sends Ctrl-C to both processes; only the child, which knows what to save, answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     code = child.wait()
     return code if code >= 0 else _explain_signal(-code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process. Taking down its libraries piece by piece takes a third of a second for nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads any more
+            stream.flush()
+    os._exit(code)
 
 
 def _explain_signal(number: int) -> int:
