@@ -26,3 +26,12 @@ def test_the_soft_edge_lies_between(core: np.ndarray, alpha: float) -> None:
 def test_full_coverage_is_the_core_itself(order: str) -> None:
     core = np.asarray(np.arange(60, dtype=np.uint8).reshape(5, 4, 3), order=order)
     np.testing.assert_array_equal(whiten_glass(core, None), core)
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_fading_is_the_plain_formula_in_every_band(height: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    core = random.integers(0, 256, (height + 8, 20, 3), dtype=np.uint8)[4:-4, 3:-3]
+    coverage = random.choice(np.float32([0, 0.25, 0.5, 0.7, 1]), core.shape[:2])
+    absorbed = np.rint((255 - core) * coverage[..., None]).astype(np.uint8)
+    np.testing.assert_array_equal(whiten_glass(core, coverage), 255 - absorbed)

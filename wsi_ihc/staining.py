@@ -8,19 +8,23 @@ device; the device itself takes one batch at a time.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
+from wsi_ihc.pixel_memory import PixelMemory
 from wsi_ihc.plan import Batch
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.store import TileStore
 from wsi_ihc.tiling import TileGrid
 from wsi_ihc.tissue import TissueMask
+
+_BAND_PX = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Staining:
     mask: TissueMask
     stainer: Stainer
     store: TileStore
+    memory: PixelMemory = field(default_factory=PixelMemory)
 
     @classmethod
     def open(cls, job: StainingJob) -> Staining:
@@ -82,20 +87,27 @@ class Staining:
         stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
         done = time.perf_counter()
         for tile, pixels in zip(tiles, stained.pixels, strict=True):
-            self.store.put(tile.row, tile.column, whiten_glass(pixels, self.mask.coverage(tile.core)))
+            self.store.put(tile.row, tile.column, whiten_glass(pixels, self.mask.coverage(tile.core), self.memory))
         encoded = time.perf_counter()
         return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
 
 
-def whiten_glass(pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+def whiten_glass(
+    pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None, memory: PixelMemory | None = None
+) -> NDArray[np.uint8]:
     """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w); None is 1 everywhere.
 
-    Exact where the coverage is 0 or 1.
+    What the tissue absorbs is multiplied and rounded, halves to even: exact where the coverage is 0 or 1. In bands of
+    rows that fit a processor's cache. The result lies in ``memory`` when there is one.
     """
     if coverage is None:
         return np.ascontiguousarray(pixels)
-    absorbed = np.rint((255 - pixels) * coverage[..., None]).astype(np.uint8)
-    faded: NDArray[np.uint8] = 255 - absorbed
+    faded = (memory or PixelMemory()).array(pixels.shape)
+    for top in range(0, pixels.shape[0], _BAND_PX):
+        rows = slice(top, top + _BAND_PX)
+        share = cv2.merge([coverage[rows]] * 3)
+        absorbed = cv2.multiply(cv2.bitwise_not(pixels[rows]), share, dtype=cv2.CV_8U)
+        cv2.bitwise_not(absorbed, dst=faded[rows])
     return faded
 
 

@@ -52,15 +52,17 @@ MIN_PIECE_PX = 4
 def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = DEFAULTS) -> Mask:
     """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin.
 
-    Memory bound: some 15 bytes a pixel beside ``rgb``; densities are never held for the whole picture unless there
-    is ink on it.
+    Memory bound: some 10 bytes a pixel beside ``rgb``, 15 where there is ink; densities are never held for the whole
+    picture unless there is ink on it.
     """
     glass = glass_colour(rgb) or ASSUMED_GLASS
     coloured, strong, signs = _stain_signs(rgb, glass)
     ink = find_ink(signs, mpp)
     del signs
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
-    evidence = hysteresis(coloured & ~near_ink, strong & ~around_ink)
+    coloured &= ~near_ink
+    strong &= ~around_ink
+    evidence = hysteresis(coloured, strong)
     del coloured, strong, around_ink
     tissue = evidence
     if ink.any():

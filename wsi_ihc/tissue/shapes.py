@@ -52,6 +52,8 @@ def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
 
 def hysteresis(low: Mask, high: Mask) -> Mask:
     """The pieces of ``low`` that hold a pixel of ``high``."""
+    if not high.any():
+        return np.zeros_like(low)
     return kept_pieces(low, lambda label, count: pixel_counts(label, count, high) > 0)
 
 
