@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-BAND_PX = 256
+BAND_PX = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ Judge = Callable[[NDArray[np.int32], int], NDArray[np.bool_]]
 
 def kept_pieces(mask: Mask, judge: Judge) -> Mask:
     """The 8-connected pieces of ``mask`` that ``judge`` keeps."""
+    if not mask.any():  # mostly so for ink; labels take four bytes a pixel
+        return mask.copy()
     count, label = _labelled(mask, connectivity=8)
     keep = judge(label, count)
     keep[0] = False
@@ -53,7 +55,7 @@ def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
 def hysteresis(low: Mask, high: Mask) -> Mask:
     """The pieces of ``low`` that hold a pixel of ``high``."""
     if not high.any():
-        return np.zeros_like(low)
+        return high.copy()
     return kept_pieces(low, lambda label, count: pixel_counts(label, count, high) > 0)
 
 
