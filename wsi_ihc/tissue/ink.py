@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,18 +21,40 @@ OPAQUE = 1.5
 """Mean density beyond which a scanner's values are noise."""
 
 
-class InkSigns(NamedTuple):
-    """What a pixel's own densities say of ink, each (height, width) bool.
+@dataclass(frozen=True, slots=True, eq=False)
+class InkSigns:
+    """What a pixel's own densities say of ink, (height, width) bool each.
 
     Strokes fade into the colours of pale nuclei and eosin: blue and red ink are followed from where they are ink
     without doubt (``blue``, ``red``) as far as they may be (``bluish``, ``reddish``). The rest is ``certain``.
     """
 
-    certain: Mask
-    bluish: Mask
-    blue: Mask
-    reddish: Mask
-    red: Mask
+    bits: NDArray[np.uint8]
+    """One bit a sign: a picture of a whole slide is large."""
+
+    @classmethod
+    def of(cls, *, certain: Mask, bluish: Mask, blue: Mask, reddish: Mask, red: Mask) -> InkSigns:
+        return cls(np.packbits([certain, bluish, blue, reddish, red], axis=0, bitorder="little")[0])
+
+    @property
+    def certain(self) -> Mask:
+        return (self.bits & 1) > 0
+
+    @property
+    def bluish(self) -> Mask:
+        return (self.bits & 2) > 0
+
+    @property
+    def blue(self) -> Mask:
+        return (self.bits & 4) > 0
+
+    @property
+    def reddish(self) -> Mask:
+        return (self.bits & 8) > 0
+
+    @property
+    def red(self) -> Mask:
+        return (self.bits & 16) > 0
 
 
 def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> InkSigns:
@@ -48,7 +70,13 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
     bluish = (red - green > 0.06) & (green < 0.65 * red)
     reddish = (green > 0.8) & (blue > 0.6 * green) & (red < 0.2 * green)
     sure_red = reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green)
-    return InkSigns(navy_ink | green_ink | black, bluish, bluish & (red - green > 0.2), reddish, sure_red)
+    return InkSigns.of(
+        certain=navy_ink | green_ink | black,
+        bluish=bluish,
+        blue=bluish & (red - green > 0.2),
+        reddish=reddish,
+        red=sure_red,
+    )
 
 
 def find_ink(signs: InkSigns, mpp: float) -> Mask:

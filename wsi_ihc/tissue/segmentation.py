@@ -80,14 +80,16 @@ def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> t
 
     Computed in bands of rows, so that no density of the whole picture is ever in memory.
     """
-    flags = [np.empty(rgb.shape[:2], bool) for _ in range(2 + len(InkSigns._fields))]
+    coloured, strong = np.empty(rgb.shape[:2], bool), np.empty(rgb.shape[:2], bool)
+    signs = InkSigns(np.empty(rgb.shape[:2], np.uint8))
     for band in bands(rgb.shape[0]):
         red, green, blue = optical_density(rgb[band.seen], glass)
         signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
-        coloured = signal > np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
-        for flag, sign in zip(flags, (coloured, signal > HIGH_SIGNAL, *ink_signs(red, green, blue)), strict=True):
-            flag[band.rows] = sign[band.own]
-    return flags[0], flags[1], InkSigns(*flags[2:])
+        threshold = np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
+        coloured[band.rows] = (signal > threshold)[band.own]
+        strong[band.rows] = (signal > HIGH_SIGNAL)[band.own]
+        signs.bits[band.rows] = ink_signs(red, green, blue).bits[band.own]
+    return coloured, strong, signs
 
 
 def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
