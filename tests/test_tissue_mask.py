@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,3 +102,14 @@ def test_no_tissue_no_coverage() -> None:
     mask = TissueMask(np.zeros((4, 4), bool), 16.0, Size(64, 64))
     assert not mask.any(Region(0, 0, 64, 64))
     assert mask.fraction(Region(0, 0, 64, 64)) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (17, 64)])
+def test_another_process_gets_the_same_mask(shape: tuple[int, int]) -> None:
+    mask = TissueMask(np.random.default_rng(1).random(shape) < 0.5, 16.5, Size(1000, 900))
+    data = pickle.dumps(mask)
+    assert len(data) < 500 + mask.pixels.size // 8
+    same = pickle.loads(data)
+    assert same.pixels.dtype == bool
+    np.testing.assert_array_equal(same.pixels, mask.pixels)
+    assert (same.downsample, same.size) == (mask.downsample, mask.size)

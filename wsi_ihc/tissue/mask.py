@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,6 +70,10 @@ class TissueMask:
         # A tap of weight 0 is not seen: at the first and last pixel that decides.
         return bool(soft[np.ix_(rows.seen(), columns.seen())].any())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To other processes a pixel travels as a bit: schedulers keep what they pass on."""
+        return _unpacked, (np.packbits(self.pixels), self.pixels.shape, self.downsample, self.size)
+
     def _taps_under(self, region: Region) -> tuple[_Taps, _Taps]:
         rows = _taps(region.top, region.height, self.downsample, self.pixels.shape[0])
         return rows, _taps(region.left, region.width, self.downsample, self.pixels.shape[1])
@@ -93,6 +98,11 @@ class TissueMask:
         rows_px = np.clip(above + rows.first, 0, self.pixels.shape[0] - 1)
         columns_px = np.clip(left + columns.first, 0, self.pixels.shape[1] - 1)
         return self.pixels[rows_px[:, None], columns_px].astype(np.uint8)
+
+
+def _unpacked(bits: NDArray[np.uint8], shape: tuple[int, int], downsample: float, size: Size) -> TissueMask:
+    pixels = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).view(bool)
+    return TissueMask(pixels, downsample, size)
 
 
 @dataclass(frozen=True, slots=True)
