@@ -1,6 +1,6 @@
 """pix2pix, pyramid pix2pix and the variance-penalised GAN on the same drawn tissue: trained, judged, written up.
 
-python benchmarks/compare_losses.py             about half an hour on two cores; stop and start it as you like
+python benchmarks/compare_losses.py             about an hour on two quiet cores; stop and start it as you like
 python benchmarks/compare_losses.py --report    only writes docs/comparison.md from the results that are there
 python benchmarks/compare_losses.py --scale gpu 512 px and full width, hours on a GPU; its own results and report
 """
