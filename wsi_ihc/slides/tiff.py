@@ -120,6 +120,7 @@ class TiffReader:
     def close(self) -> None:
         self._file = None
         self._cache.clear()
+        self._memory = PixelMemory()
 
 
 @dataclass(frozen=True)

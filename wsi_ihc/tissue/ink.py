@@ -81,7 +81,9 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
 
 def find_ink(signs: InkSigns, mpp: float) -> Mask:
     """Pixels of ink and of blackness, in strokes no smaller than ``MIN_STROKE_UM``."""
-    ink = signs.certain | hysteresis(signs.bluish, signs.blue) | hysteresis(signs.reddish, signs.red)
+    ink = signs.certain
+    ink |= hysteresis(signs.bluish, signs.blue)
+    ink |= hysteresis(signs.reddish, signs.red)
     return kept_pieces(ink, lambda label, count: pixel_counts(label, count) >= (MIN_STROKE_UM / mpp) ** 2)
 
 

@@ -59,17 +59,15 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     coloured, strong, signs = _stain_signs(rgb, glass)
     ink = find_ink(signs, mpp)
     del signs
+    textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp) if ink.any() else None
+    # The picture itself is not needed any more, and it is the largest array here.
+    del rgb
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
     coloured &= ~near_ink
     strong &= ~around_ink
     evidence = hysteresis(coloured, strong)
     del coloured, strong, around_ink
-    tissue = evidence
-    if ink.any():
-        textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp)
-        tissue = _with_inked(evidence, near_ink, textured, mpp, settings)
-    # The picture itself is not needed any more, and it is the largest array here.
-    del rgb
+    tissue = evidence if textured is None else _with_inked(evidence, near_ink, textured, mpp, settings)
     tissue = closed(tissue, settings.closing_um / mpp)
     tissue = without_dust(tissue, evidence, max(MIN_PIECE_PX, settings.min_area_um2 / mpp**2))
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
