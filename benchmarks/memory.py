@@ -1,35 +1,98 @@
 """Peak memory of a conversion against the size of the slide: it must stay flat.
 
-python benchmarks/memory.py WORKFOLDER [--sides 4000 16000 40000]
+    python benchmarks/memory.py WORKFOLDER [--write]
+
+Two rows of slides: all tissue, and mostly glass up to 8 Gpx. ``--write`` puts tables and plot into docs/.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+from pages import write_between
 from runs import convert, machine, repeated_slide
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PLOT = PAGE.with_name("memory.svg")
+
+ROWS = {1.0: (4_000, 16_000, 40_000), 0.1: (8_000, 30_000, 60_000, 90_000)}
+"""Sides in pixels by the share of tissue."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one conversion."""
+
+    gigapixels: float
+    blocks: int
+    seconds: float
+    peak_mb: float
 
 
 def main() -> None:
-    """Prints a Markdown table."""
+    """Prints the page's section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4000, 16000, 40000])
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{machine()}; phantoms that are all tissue, identity\n")
-    print("| side, px | Mpx of blocks | seconds | peak MB | of the smallest |\n|---|---|---|---|---|")
-    first = None
-    for side in arguments.sides:
-        source = repeated_slide(arguments.folder, side)
-        output = arguments.folder / "memory.ome.tiff"
-        seconds, account = convert(source, output, "--generator", "identity")
-        peak = account["peak_memory_mb"]
-        first = first or peak
-        print(
-            f"| {side:,} | {account['megapixels']:.0f} | {seconds:.1f} | {peak:.0f} | {peak / first:.2f} |", flush=True
-        )
+    parser.add_argument("--write", action="store_true", help=f"put the section into docs/{PAGE.name}")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    found = {share: [measure(given.folder, side, share) for side in sides] for share, sides in ROWS.items()}
+    section = report(found)
+    print(section)
+    if given.write:
+        draw(found, PLOT)
+        write_between(PAGE, "memory", section)
+
+
+def measure(folder: Path, side: int, share: float) -> Found:
+    """Converts a slide of that side with ``identity``; its tissue is found, unless it is all tissue.
+
+    At 0.25 um/px: 8 Gpx at 0.5 would not fit on a glass.
+    """
+    source = repeated_slide(folder, side, share, mpp=0.25)
+    tissue = () if share < 1 else ("--tissue", "none")
+    seconds, account = convert(source, folder / "memory.ome.tiff", "--generator", "identity", *tissue)
+    period = 4096
+    gigapixels = (-(-side // period) * period) ** 2 / 1e9
+    result = Found(gigapixels, account["blocks"], seconds, account["peak_memory_mb"])
+    print(f"{source.name}: {result}", file=sys.stderr)
+    return result
+
+
+def report(found: dict[float, list[Found]]) -> str:
+    """Markdown."""
+    lines = [
+        f"{machine()}; identity.",
+        "",
+        "| slide | Gpx | blocks with tissue | seconds | peak MB | of the smallest |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for share, row in found.items():
+        name = "all tissue" if share == 1 else f"{share:.0%} tissue"
+        lines += [
+            f"| {name} | {each.gigapixels:.2g} | {each.blocks:,} | {each.seconds:.1f} | {each.peak_mb:.0f} | "
+            f"{each.peak_mb / row[0].peak_mb:.2f} |"
+            for each in row
+        ]
+    return "\n".join(lines)
+
+
+def draw(found: dict[float, list[Found]], path: Path) -> None:
+    """Peak memory over the size of the slide."""
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+    for share, row in found.items():
+        sizes, peaks = [each.gigapixels for each in row], [each.peak_mb for each in row]
+        axes.plot(sizes, peaks, "o-", label="all tissue" if share == 1 else f"{share:.0%} tissue")
+    axes.set(xscale="log", xlabel="slide, Gpx", ylabel="peak memory, MB", ylim=(0, None))
+    axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

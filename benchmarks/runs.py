@@ -48,21 +48,27 @@ def draw_slide(folder: Path, side_px: int, share: float = 1.0) -> Path:
     return path
 
 
-def repeated_slide(folder: Path, side_px: int, period_px: int = 4096) -> Path:
-    """A slide of any size, all tissue, from the encoded tiles of one phantom laid side by side: drawn in seconds.
+def repeated_slide(folder: Path, side_px: int, share: float = 1.0, mpp: float = 0.5, period_px: int = 4096) -> Path:
+    """A slide of any size from the encoded tiles of one phantom laid side by side: made in seconds.
 
-    Every tile is decoded, stained and encoded as if it were the only one of its kind; ``side_px`` is rounded up to
-    whole phantoms.
+    ``share`` of it is tissue; it says that it was scanned at ``mpp`` um/px. Every tile is decoded, stained and encoded
+    as if it were the only one of its kind; ``side_px`` is rounded up to whole phantoms.
     """
-    path = folder / f"repeated_{side_px}.tiff"
+    kind = "" if (share, mpp) == (1.0, 0.5) else f"_{share:g}_{mpp:g}um"
+    path = folder / f"repeated_{side_px}{kind}.tiff"
     if path.exists():
         return path
     times = -(-side_px // period_px)
-    with tifffile.TiffFile(draw_slide(folder, period_px)) as source, tifffile.TiffWriter(path, bigtiff=True) as target:
-        for level, page in enumerate(source.pages[:3]):
+    phantom = draw_slide(folder, period_px, share)
+    with tifffile.TiffFile(phantom) as source, tifffile.TiffWriter(path, bigtiff=True) as target:
+        for level, page in enumerate(source.pages):
             assert isinstance(page, tifffile.TiffPage)
             side = page.imagewidth * times
-            options = {"resolution": (2e4, 2e4), "resolutionunit": "centimeter"} if level == 0 else {"subfiletype": 1}
+            options = (
+                {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "centimeter"}
+                if level == 0
+                else {"subfiletype": 1}
+            )
             target.write(
                 _repeated_tiles(page, times),
                 shape=(side, side, 3),
