@@ -90,7 +90,8 @@ def draw(found: dict[float, list[Found]], path: Path) -> None:
     for share, row in found.items():
         sizes, peaks = [each.gigapixels for each in row], [each.peak_mb for each in row]
         axes.plot(sizes, peaks, "o-", label="all tissue" if share == 1 else f"{share:.0%} tissue")
-    axes.set(xscale="log", xlabel="slide, Gpx", ylabel="peak memory, MB", ylim=(0, None))
+    highest = max(each.peak_mb for row in found.values() for each in row)
+    axes.set(xscale="log", xlabel="slide, Gpx", ylabel="peak memory, MB", ylim=(0, 1.1 * highest))
     axes.legend(loc="lower right")
     figure.savefig(path, metadata={"Date": None})
 

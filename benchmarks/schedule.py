@@ -27,6 +27,10 @@ class Stages:
     """Before the first block of a slide: process, imports, tissue, plan."""
     finish_s: float
     """Per block, once they are all there: assembling and checking the file."""
+    task_s: float = 1.6e-3
+    """Of the dask scheduler, for every task."""
+    task_blocks: int = 1
+    """Blocks that go together in a task."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ Steps = Generator[float, float, None]
 
 def simulate(stages: Stages, site: Site, *, slides: int, blocks_per_slide: int) -> Outcome:
     """A cohort of equal slides through the site."""
-    storage, head = _Resource(1), _Resource(site.head_cores)
+    storage, head, scheduler = _Resource(1), _Resource(site.head_cores), _Resource(1)
     # Fractions of a core are slower cores.
     cores = [_Resource(max(1, round(site.cores_per_worker))) for _ in range(site.workers)]
     slower = max(1.0, 1 / site.cores_per_worker)
@@ -121,15 +125,17 @@ def simulate(stages: Stages, site: Site, *, slides: int, blocks_per_slide: int) 
             if not ready:
                 now = yield now + 0.02
                 continue
-            slide = ready.pop(0)
-            now = yield storage.serve(now, stages.read_bytes / site.storage_bytes_s)
-            now = yield cores[worker].serve(now, stages.read_s * slower)
-            now = yield devices[worker].serve(now, stages.device_s)
-            now = yield cores[worker].serve(now, stages.encode_s * slower)
-            now = yield storage.serve(now, stages.write_bytes / site.storage_bytes_s)
-            left[slide] -= 1
-            if left[slide] == 0:
-                start(finish(now), now)
+            task, ready[: stages.task_blocks] = ready[: stages.task_blocks], []
+            now = yield scheduler.serve(now, stages.task_s)
+            for slide in task:
+                now = yield storage.serve(now, stages.read_bytes / site.storage_bytes_s)
+                now = yield cores[worker].serve(now, stages.read_s * slower)
+                now = yield devices[worker].serve(now, stages.device_s)
+                now = yield cores[worker].serve(now, stages.encode_s * slower)
+                now = yield storage.serve(now, stages.write_bytes / site.storage_bytes_s)
+                left[slide] -= 1
+                if left[slide] == 0:
+                    start(finish(now), now)
 
     queue: list[tuple[float, int, Steps]] = []
 
@@ -157,5 +163,6 @@ def simulate(stages: Stages, site: Site, *, slides: int, blocks_per_slide: int) 
         return sum(each.worked for each in resources) / (seconds * sum(each.servers for each in resources))
 
     busy = {"device": share(devices), "cores": share(cores), "storage": share([storage]), "head": share([head])}
+    busy["scheduler"] = share([scheduler])
     moved = slides * blocks_per_slide * (stages.read_bytes + 3 * stages.write_bytes)
     return Outcome(seconds, slides * blocks_per_slide * stages.block_megapixels, busy, moved / seconds)
