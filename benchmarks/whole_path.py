@@ -87,7 +87,7 @@ def main() -> None:
         "`wsi-ihc convert`, process start to end": whole,
         "(b) the published way": others,
     }
-    for name, values in rows.items():
+    for name, values in ((name, values) for name, values in rows.items() if values):
         print(f"| {name} | {median(values):.1f} | {median([v / a for v, a in zip(values, alone, strict=True)]):.2f} |")
     if others:
         print(f"\n(b) over convert: {median([b / c for b, c in zip(others, whole, strict=True)]):.1f} times")
