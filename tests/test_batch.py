@@ -397,6 +397,17 @@ class TestRun:
         assert results["b_ihc"].state == "done"
         assert time.monotonic() - started < 20
 
+    def test_where_interrupts_are_ignored_a_child_still_hears_ours(self, tmp_path: Path) -> None:
+        """As in the background of a script."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            work(slides(tmp_path / "in", a="hangs"), tmp_path / "out", BatchOptions(timeout_s=0.5))
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, before)
+        # Killed after the time of grace it would have said nothing.
+        assert "KeyboardInterrupt" in Records(tmp_path / "out").path("a_ihc", ".log").read_text()
+
     def test_a_disk_that_fills_up_ends_the_run_in_good_order(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -25,7 +25,8 @@ class Interrupts:
 def noted_interrupts() -> Iterator[Interrupts]:
     """Between starting a child and writing that it runs there must be no exception out of nowhere.
 
-    A signal that is ignored (``nohup``) stays ignored. Outside the main thread nothing is changed.
+    A signal that is ignored (``nohup``, or a script's background) stays ignored here, but no longer by the system:
+    our children would inherit that, and could not be stopped. Outside the main thread nothing is changed.
     """
     noted = Interrupts()
     before = {}
@@ -33,10 +34,13 @@ def noted_interrupts() -> Iterator[Interrupts]:
     def note(number: int, frame: object) -> None:
         noted.count += 1
 
+    def ignore(number: int, frame: object) -> None:
+        pass
+
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, note)
+            ignored = signal.getsignal(number) is signal.SIG_IGN
+            before[number] = signal.signal(number, ignore if ignored else note)
     try:
         yield noted
     finally:
