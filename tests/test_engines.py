@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.network_shapes import every_shape
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import Architecture, Stainer, build_network, fix_normalisation, initialise, load_generator
 from wsi_ihc.generators import cuda_engine as cuda_module
@@ -31,9 +32,9 @@ def pixels(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uin
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def lively_network(kind: str = "resnet", norm: str = "instance", upsampling: str = "transposed") -> nn.Module:
+def lively_network(kind: str = "resnet", norm: str = "instance", **shape: Any) -> nn.Module:
     """With contrast in its output, so that a fault would be seen."""
-    architecture = Architecture(kind=kind, blocks=2, downs=3, base_channels=8, norm=norm, upsampling=upsampling)
+    architecture = Architecture(kind=kind, blocks=2, downs=3, base_channels=8, norm=norm, **shape)
     network = initialise(build_network(architecture), seed=4)
     for parameter in network.parameters():
         parameter.data.mul_(4)
@@ -42,11 +43,9 @@ def lively_network(kind: str = "resnet", norm: str = "instance", upsampling: str
 
 @pytest.mark.skipif(not openvino_module.openvino_is_installed(), reason="OpenVINO is not installed")
 class TestOpenVino:
-    @pytest.mark.parametrize(
-        ("kind", "upsampling"), [("resnet", "transposed"), ("resnet", "resize"), ("unet", "transposed")]
-    )
-    def test_float32_differs_by_one_level_at_most(self, kind: str, upsampling: str) -> None:
-        network = lively_network(kind, upsampling=upsampling)
+    @every_shape
+    def test_float32_differs_by_one_level_at_most(self, shape: dict[str, Any]) -> None:
+        network = lively_network(**shape)
         torch_stainer, openvino_stainer = (
             Stainer(network, device="cpu", precision="float32", backend=name) for name in ("torch", "openvino")
         )

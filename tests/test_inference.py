@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.network_shapes import SHAPES, every_shape
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import (
     Architecture,
@@ -34,12 +36,9 @@ def pixels(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uin
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-NETWORKS = [("resnet", "transposed"), ("resnet", "resize"), ("unet", "transposed")]
-
-
-def small_network(kind: str = "resnet", upsampling: str = "transposed") -> nn.Module:
+def small_network(kind: str = "resnet", **shape: Any) -> nn.Module:
     """With enough contrast in its output that a fault would be seen."""
-    architecture = Architecture(kind=kind, blocks=2, downs=3, base_channels=4, norm="instance", upsampling=upsampling)
+    architecture = Architecture(kind=kind, blocks=2, downs=3, base_channels=4, norm="instance", **shape)
     network = initialise(build_network(architecture), seed=4)
     for parameter in network.parameters():
         parameter.data.mul_(5)
@@ -68,9 +67,9 @@ def test_identity_is_exact(count: int, height: int, width: int, halo: int) -> No
     assert (stainer.halo_px, stainer.align_px) == (0, 1)
 
 
-@pytest.mark.parametrize(("kind", "upsampling"), NETWORKS)
-def test_stains_what_the_network_gives(kind: str, upsampling: str) -> None:
-    network = small_network(kind, upsampling)
+@every_shape
+def test_stains_what_the_network_gives(shape: dict[str, Any]) -> None:
+    network = small_network(**shape)
     windows = pixels(2, 32, 48)
     stained = Stainer(network, device="cpu", precision="float32")(windows)
     expected = to_pixels(network(to_tensor(torch.from_numpy(windows)))).numpy()
@@ -80,12 +79,12 @@ def test_stains_what_the_network_gives(kind: str, upsampling: str) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.sampled_from(NETWORKS), st.integers(0, 2), st.integers(1, 4), st.integers(1, 4))
+@given(st.sampled_from(list(SHAPES.values())), st.integers(0, 2), st.integers(1, 4), st.integers(1, 4))
 def test_cutting_the_halo_early_changes_no_pixel_of_the_core(
-    network: tuple[str, str], extra: int, rows: int, columns: int
+    shape: dict[str, Any], extra: int, rows: int, columns: int
 ) -> None:
     """The resnet does not even compute the margin then."""
-    stainer = Stainer(small_network(*network), device="cpu", precision="float32")
+    stainer = Stainer(small_network(**shape), device="cpu", precision="float32")
     halo = stainer.halo_px + extra * stainer.align_px
     windows = pixels(2, 2 * halo + rows * stainer.align_px, 2 * halo + columns * stainer.align_px)
     core = stainer(windows, halo_px=halo)

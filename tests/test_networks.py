@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from tests.network_shapes import every_shape
 from wsi_ihc.generators import Architecture, build_network, initialise
 
 
@@ -78,6 +81,20 @@ def test_resizing_leaves_no_checkerboard() -> None:
         assert (float(inner.std(dim=(2, 3)).max()) < 1e-6) == even
 
 
+def test_skips_let_detail_past_the_quarter() -> None:
+    """With everything on the detours silenced, the first and the last convolution remain: every pixel by itself."""
+    architecture = Architecture(kind="resnet", blocks=1, base_channels=2, norm="none", skips=True)
+    network = initialise(build_network(architecture), seed=1).eval()
+    for name, parameter in network.named_parameters():
+        parameter.data.mul_(0 if ".layers." in name else 10)
+    he = torch.zeros(1, 3, 32, 32)
+    he[..., 16, 16] = 1
+    ripple = (network(he) - network(torch.zeros_like(he))).abs().amax(dim=(0, 1))
+    assert ripple[16, 16] > 1e-3
+    assert not ripple[:, 23:].any()
+    assert not ripple[23:].any()
+
+
 def test_unet_keys_nest_as_published() -> None:
     with torch.device("meta"):
         state = build_network(Architecture(kind="unet")).state_dict()
@@ -104,11 +121,9 @@ def test_unet_dropout_stands_in_the_middle(downs: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize(
-    ("kind", "upsampling"), [("resnet", "transposed"), ("resnet", "resize"), ("unet", "transposed")]
-)
-def test_output_has_the_input_s_shape_and_range(kind: str, upsampling: str, norm: str) -> None:
-    architecture = Architecture(kind=kind, blocks=1, downs=3, base_channels=2, norm=norm, upsampling=upsampling)
+@every_shape
+def test_output_has_the_input_s_shape_and_range(shape: dict[str, Any], norm: str) -> None:
+    architecture = Architecture(blocks=1, downs=3, base_channels=2, norm=norm, **shape)
     network = initialise(build_network(architecture))
     stained: Tensor = network(torch.rand(2, 3, 16, 24) * 2 - 1)
     assert stained.shape == (2, 3, 16, 24)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.network_shapes import every_shape
 from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators import (
     Architecture,
@@ -45,13 +46,10 @@ def tensors(*windows: NDArray[np.uint8]) -> Tensor:
     return torch.cat([to_tensor(torch.from_numpy(window)) for window in windows])
 
 
-NETWORKS = [("resnet", "transposed"), ("resnet", "resize"), ("unet", "transposed")]
-
-
-def network_of(kind: Kind, norm: Any, upsampling: Any = "transposed", *, base_channels: int = 4) -> nn.Module:
+def network_of(kind: Kind, norm: Any, *, base_channels: int = 4, **shape: Any) -> nn.Module:
     """A small network whose BatchNorm has seen an image and whose output has contrast, but is not saturated."""
     architecture = Architecture(
-        kind=kind, blocks=2, downs=3, base_channels=base_channels, norm=norm, dropout=False, upsampling=upsampling
+        kind=kind, blocks=2, downs=3, base_channels=base_channels, norm=norm, dropout=False, **shape
     )
     network = initialise(build_network(architecture), seed=1)
     for name, parameter in network.named_parameters():
@@ -77,9 +75,9 @@ def pooling_twin(network: nn.Module) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize(("kind", "upsampling"), NETWORKS)
-def test_folding_running_statistics_changes_nothing(kind: Kind, upsampling: str) -> None:
-    network = network_of(kind, "batch", upsampling)
+@every_shape
+def test_folding_running_statistics_changes_nothing(shape: dict[str, Any]) -> None:
+    network = network_of(norm="batch", **shape)
     folded, statistics = fix_normalisation(network, "running")
     x = tensors(field(32, 40))
     torch.testing.assert_close(folded(x), network(x), atol=2e-5, rtol=0)
@@ -94,13 +92,13 @@ def test_dropout_is_gone_too() -> None:
     assert not folded.training
 
 
-@pytest.mark.parametrize(("kind", "upsampling"), NETWORKS)
-def test_calibration_equals_one_pooled_forward_pass(kind: Kind, upsampling: str) -> None:
-    network = network_of(kind, "instance", upsampling)
+@every_shape
+def test_calibration_equals_one_pooled_forward_pass(shape: dict[str, Any]) -> None:
+    network = network_of(norm="instance", **shape)
     sample = [field(32, 32, seed) for seed in range(3)]
     folded, statistics = fix_normalisation(network, "calibrated", sample)
     x = tensors(*sample)
-    twin = pooling_twin(network_of(kind, "instance", upsampling)).train()
+    twin = pooling_twin(network_of(norm="instance", **shape)).train()
     torch.testing.assert_close(folded(x), twin(x), atol=2e-5, rtol=0)
     assert statistics is not None
     assert len(statistics.layers) == sum(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
@@ -211,6 +209,7 @@ def test_the_given_network_is_left_alone() -> None:
         (Architecture(kind="resnet", base_channels=2), 84, 4),
         (Architecture(kind="resnet", base_channels=2, blocks=6), 60, 4),
         (Architecture(kind="resnet", base_channels=2, blocks=6, upsampling="resize"), 64, 4),
+        (Architecture(kind="resnet", base_channels=2, blocks=6, upsampling="resize", skips=True), 64, 4),
         (Architecture(kind="unet", base_channels=2, downs=5), 64, 32),
         (Architecture(kind="unet", base_channels=2, downs=7), 256, 128),
         (Architecture(kind="unet", base_channels=2, downs=8), 512, 256),

@@ -21,6 +21,8 @@ _MOST_BLOCKS_IN_A_BATCH = 16
 _FEATURE_MAPS = 4.8
 """Maps of ``base_channels`` at full resolution that a pass takes at its peak, workspaces and the blocks that wait
 included (docs/benchmarks.md)."""
+_SKIPPED_MAPS = 1.5
+"""What skips hold meanwhile: ``base_channels`` maps at full resolution, and twice as many at half."""
 _PROCESS_BYTES = 450_000_000
 """What a process on a CPU takes besides: libraries, weights, the reader's cache, the allocator's reserve."""
 _CPU_BYTES = 2_000_000_000
@@ -37,7 +39,8 @@ class MemoryBudget:
     @classmethod
     def of(cls, compute: ComputeSettings, architecture: Architecture, computation: Computation) -> MemoryBudget:
         dtype: torch.dtype = getattr(torch, computation.precision)
-        per_pixel = _FEATURE_MAPS * architecture.base_channels * dtype.itemsize
+        maps = _FEATURE_MAPS + _SKIPPED_MAPS * architecture.skips
+        per_pixel = maps * architecture.base_channels * dtype.itemsize
         if computation.free_bytes is None:
             return cls(_CPU_BYTES if compute.memory == "auto" else compute.memory, _PROCESS_BYTES, per_pixel)
         return cls(computation.free_bytes // 2 if compute.memory == "auto" else compute.memory, 0, per_pixel)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators.folding import scale_and_shift
-from wsi_ihc.generators.networks import ResidualBlock, ResnetGenerator, SkipBlock, UnetGenerator
+from wsi_ihc.generators.networks import Detour, ResidualBlock, ResnetGenerator, SkipBlock, UnetGenerator
 from wsi_ihc.generators.norm_statistics import Moments, NormStatistics, float64_array, norm_layers
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.generators.receptive_field import measure_alignment
@@ -70,6 +70,8 @@ class _Calibration:
                     self.advance(child)
             case ResidualBlock():
                 self._join(module.conv_block, torch.add)
+            case Detour():
+                self._join(module.layers, torch.add)
             case SkipBlock() if module.skip:
                 self._join(module.model, lambda x, inner: torch.cat((x, inner), dim=1))
             case ResnetGenerator() | UnetGenerator() | SkipBlock():

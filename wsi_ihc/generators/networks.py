@@ -47,6 +47,9 @@ class Architecture(Settings):
     upsampling: Upsampling = "transposed"
     """How a resnet doubles: by ``transposed`` convolutions, as published, which may leave a checkerboard, or by
     ``resize``, each pixel repeated before a 3x3 convolution."""
+    skips: bool = False
+    """Whether a resnet adds what it saw at full and half resolution to what it paints there, so that fine detail need
+    not pass through the quarter. No published checkpoint has them."""
 
     @property
     def label(self) -> str:
@@ -76,7 +79,8 @@ class Architecture(Settings):
         if self.kind not in LEARNED_KINDS:
             return f"{self.kind}, nothing learnt"
         norm = {"batch": "BatchNorm", "instance": "InstanceNorm", "none": "no normalisation"}[self.norm]
-        return f"{self.label}, {self.base_channels} channels, {norm}"
+        skips = ", skips" if self.skips and self.kind == "resnet" else ""
+        return f"{self.label}, {self.base_channels} channels, {norm}{skips}"
 
 
 def build_network(architecture: Architecture) -> nn.Module:
@@ -115,21 +119,35 @@ class ResnetGenerator(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         channels, norm = architecture.base_channels, architecture.norm
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *_conv_norm(3, channels, 7, norm), nn.ReLU(inplace=True)]
-        for _ in range(2):
-            layers += [*_conv_norm(channels, 2 * channels, 3, norm, stride=2, padding=1), nn.ReLU(inplace=True)]
-            channels *= 2
-        layers += [ResidualBlock(channels, norm, dropout=architecture.dropout) for _ in range(architecture.blocks)]
-        for _ in range(2):
-            layers += [*_doubling(channels, architecture.upsampling, norm), nn.ReLU(inplace=True)]
-            channels //= 2
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
-        self.model = nn.Sequential(*layers)
+        inner: list[nn.Module] = [
+            ResidualBlock(4 * channels, norm, dropout=architecture.dropout) for _ in range(architecture.blocks)
+        ]
+        for width in (2 * channels, channels):
+            halving = [*_conv_norm(width, 2 * width, 3, norm, stride=2, padding=1), nn.ReLU(inplace=True)]
+            doubling = [*_doubling(2 * width, architecture.upsampling, norm), nn.ReLU(inplace=True)]
+            inner = [*halving, *inner, *doubling]
+            if architecture.skips:
+                inner = [Detour(inner)]
+        first = [nn.ReflectionPad2d(3), *_conv_norm(3, channels, 7, norm), nn.ReLU(inplace=True)]
+        last = [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
+        self.model = nn.Sequential(*first, *inner, *last)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, 3, h, w)`` to the same shape, both in [-1, 1]."""
         stained: Tensor = self.model(x)
         return stained
+
+
+class Detour(nn.Module):
+    """``x + f(x)`` where ``f`` halves, works on the coarser grid and doubles again."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        painted: Tensor = self.layers(x)
+        return x + painted
 
 
 class ResidualBlock(nn.Module):

@@ -11,7 +11,7 @@ import copy
 
 from torch import Tensor, nn
 
-from wsi_ihc.generators.networks import ResidualBlock, ResnetGenerator
+from wsi_ihc.generators.networks import Detour, ResidualBlock, ResnetGenerator
 
 
 class _TrimmedBlock(nn.Module):
@@ -26,6 +26,18 @@ class _TrimmedBlock(nn.Module):
         return residual.add_(x[..., 2:-2, 2:-2])
 
 
+class _TrimmedDetour(nn.Module):
+    """A detour that comes back with ``margin`` pixels less on every side."""
+
+    def __init__(self, layers: nn.Sequential, margin: int) -> None:
+        super().__init__()
+        self.layers, self._margin = layers, margin
+
+    def forward(self, x: Tensor) -> Tensor:
+        painted: Tensor = self.layers(x)
+        return painted.add_(x[..., self._margin : -self._margin, self._margin : -self._margin])
+
+
 def trim(network: nn.Module) -> tuple[nn.Module, int]:
     """A copy of a folded ``network`` whose output lacks a margin on every side, and that margin in pixels.
 
@@ -34,14 +46,34 @@ def trim(network: nn.Module) -> tuple[nn.Module, int]:
     """
     if not isinstance(network, ResnetGenerator) or not _is_folded(network):
         return network, 0
-    trimmed = copy.copy(network)
-    layers = [_TrimmedBlock(layer) if isinstance(layer, ResidualBlock) else layer for layer in network.model]
-    blocks = sum(isinstance(layer, _TrimmedBlock) for layer in layers)
+    layers, margin = _trimmed(network.model)
     last_pad = max(index for index, layer in enumerate(layers) if _pads(layer))
     del layers[last_pad]
-    trimmed._modules = {"model": nn.Sequential(*layers)}
-    # Blocks work at a quarter of the resolution; the last convolution, 7x7 at full resolution, uses up three.
-    return trimmed, 4 * 2 * blocks + 3
+    trimmed = copy.copy(network)
+    trimmed._modules = {"model": layers}
+    # The last convolution, 7x7 at full resolution, uses up three.
+    return trimmed, margin + 3
+
+
+def _trimmed(layers: nn.Sequential) -> tuple[nn.Sequential, int]:
+    """``layers`` with shrinking residual blocks, and by how many pixels of its own output each side shrinks."""
+    trimmed: list[nn.Module] = []
+    margin = 0
+    for layer in layers:
+        match layer:
+            case ResidualBlock():
+                trimmed.append(_TrimmedBlock(layer))
+                margin += 2
+            case Detour():
+                inner, inner_margin = _trimmed(layer.layers)
+                trimmed.append(_TrimmedDetour(inner, inner_margin))
+                margin += inner_margin
+            case nn.Upsample() | nn.ConvTranspose2d():
+                trimmed.append(layer)
+                margin *= 2
+            case _:
+                trimmed.append(layer)
+    return nn.Sequential(*trimmed), margin
 
 
 def _pads(layer: nn.Module) -> bool:

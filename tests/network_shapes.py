@@ -1,0 +1,17 @@
+"""Every shape of network that can be learnt, for tests that must hold for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "resnet": {"kind": "resnet"},
+    "resnet, resize": {"kind": "resnet", "upsampling": "resize"},
+    "resnet, skips": {"kind": "resnet", "skips": True},
+    "unet": {"kind": "unet"},
+}
+"""Fields of an ``Architecture`` by a name for people."""
+
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
