@@ -32,7 +32,7 @@ def full_disk(ground: Ground) -> Row:
             same &= not output.exists()
             lines.append(ended[-1].line)
             enlarge()
-            same &= convert(ground.slide, output).code == 0 and output.read_bytes() == ground.truth
+            same &= ground.reached(convert(ground.slide, output), output)
     return row("disk full, at three moments; then made larger", ended, lines, 5, same, "the same command continued")
 
 
@@ -65,7 +65,7 @@ def slide_vanished(ground: Ground) -> Row:
     ended = convert(slide, output)
     same = blocks_of(output) == kept > 0
     away.rename(slide)
-    same &= convert(slide, output).code == 0 and output.read_bytes() == ground.truth
+    same &= ground.reached(convert(slide, output), output)
     return row(
         "slide gone between kill and resume, then put back", [ended], [ended.line], 3, same, "the store was kept"
     )
@@ -103,7 +103,7 @@ def store_deleted(ground: Ground) -> Row:
     running.wait_for_blocks(20)
     shutil.rmtree(running.store, ignore_errors=True)
     ended = running.end()
-    same = not output.exists() and convert(ground.slide, output).code == 0 and output.read_bytes() == ground.truth
+    same = not output.exists() and ground.reached(convert(ground.slide, output), output)
     return row("store deleted under the run", [ended], [ended.line], 5, same, "the same command began afresh")
 
 
@@ -115,7 +115,7 @@ def marks_deleted(ground: Ground) -> Row:
     for mark in list((running.store / "blocks").iterdir())[:10]:
         mark.unlink(missing_ok=True)
     ended = running.end()
-    same = not output.exists() and convert(ground.slide, output).code == 0 and output.read_bytes() == ground.truth
+    same = not output.exists() and ground.reached(convert(ground.slide, output), output)
     return row("some blocks' files deleted under the run", [ended], [ended.line], 5, same, "the same command went on")
 
 
@@ -156,7 +156,7 @@ def two_runs(ground: Ground) -> Row:
     first.signal(signal.SIGSTOP)
     ended = convert(ground.slide, output)
     first.signal(signal.SIGCONT)
-    same = first.end().code == 0 and output.read_bytes() == ground.truth
+    same = ground.reached(first.end(), output)
     return row(
         "the same command started twice",
         [ended],

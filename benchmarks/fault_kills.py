@@ -37,6 +37,10 @@ class Ground:
     def output(self, name: str) -> Path:
         return self.folder / f"{name}.ome.tiff"
 
+    def reached(self, ended: Outcome, output: Path) -> bool:
+        """Whether the run went well and its output has the bytes of the undisturbed one."""
+        return ended.code == 0 and output.read_bytes() == self.truth
+
     def moment(self, running: Conversion) -> bool:
         """Waits for a random moment of a conversion's life; False when it has ended before."""
         if self.chance.random() < 0.5:
@@ -100,7 +104,7 @@ def kill_workers(ground: Ground, kills: int) -> Row:
                     done += 1
             ended = running.end()
             line = line or ended.line
-            same &= ended.code == 0 and output.read_bytes() == ground.truth
+            same &= ground.reached(ended, output)
             output.unlink(missing_ok=True)
             runs += 1
     happened = f"{runs} slides, each finished by the run that was disturbed; exit status 0"

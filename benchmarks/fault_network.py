@@ -44,7 +44,7 @@ def clock_jumps(ground: Ground) -> Row:
     ended = running.end()
     return row(
         "clock a day ahead, then two days back, while it works", [ended], [], 0,
-        ended.code == 0 and output.read_bytes() == ground.truth, "",
+        ground.reached(ended, output), "",
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def stopped(ground: Ground) -> Row:
     ended = running.end()
     return row(
         "a conversion stopped (SIGSTOP) for four times as long as dask takes a silent worker for alive", [ended], [], 0,
-        ended.code == 0 and output.read_bytes() == ground.truth, "",
+        ground.reached(ended, output), "",
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def lonely_worker(ground: Ground) -> Row:
         running.wait_for_blocks(3)
         there.workers[0].kill()
         ended = running.end()
-    same = ended.code == 0 and output.read_bytes() == ground.truth
+    same = ground.reached(ended, output)
     return row("one of two workers killed in mid-slide, not replaced", [ended], [], 0, same, "the other finished")
 
 
@@ -85,7 +85,7 @@ def nobody_for_a_while(ground: Ground) -> Row:
         time.sleep(8)
         there.start_worker()
         ended = running.end()
-    same = ended.code == 0 and output.read_bytes() == ground.truth
+    same = ground.reached(ended, output)
     line = next((line for line in ended.said if "no worker" in line), "").removeprefix("wsi-ihc: ")
     return row(
         "all workers killed in mid-slide, another comes 8 s later", [ended], [line], 0,
@@ -103,7 +103,7 @@ def worker_cut_off(ground: Ground) -> Row:
         ended = running.end()
         there.workers[0].send_signal(signal.SIGCONT)
         time.sleep(2)
-        same = ended.code == 0 and output.read_bytes() == ground.truth and not running.store.exists()
+        same = ground.reached(ended, output) and not running.store.exists()
     return row(
         "network cut: a worker stopped (SIGSTOP) in mid-slide, awake again afterwards", [ended], [], 0, same,
         f"finished by the other in {ended.seconds:.0f} s, 8 s of them until dask gave the worker up (it takes five "
@@ -123,7 +123,7 @@ def scheduler_cut_off(ground: Ground) -> Row:
         before = running.seconds_since_start()
         ended = running.end()
         there.scheduler.send_signal(signal.SIGCONT)
-        same = convert(ground.slide, output, *options).code == 0 and output.read_bytes() == ground.truth
+        same = ground.reached(convert(ground.slide, output, *options), output)
     line = ended.line
     return row(
         "network cut: the scheduler stopped (SIGSTOP) in mid-slide, awake again afterwards", [ended], [line], 10, same,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 
@@ -95,74 +96,100 @@ Steps = Generator[float, float, None]
 
 def simulate(stages: Stages, site: Site, *, slides: int, blocks_per_slide: int) -> Outcome:
     """A cohort of equal slides through the site."""
-    storage, head, scheduler = _Resource(1), _Resource(site.head_cores), _Resource(1)
-    # Fractions of a core are slower cores.
-    cores = [_Resource(max(1, round(site.cores_per_worker))) for _ in range(site.workers)]
-    slower = max(1.0, 1 / site.cores_per_worker)
-    devices = [_Resource(1) for _ in range(site.workers)]
-    ready: list[int] = []
-    left = dict.fromkeys(range(slides), blocks_per_slide)
-    waiting, to_begin = 0, slides
-    ends: list[float] = []
+    cohort = _Cohort(stages, site, slides, blocks_per_slide)
+    cohort.run()
+    seconds, blocks = max(cohort.ends), slides * blocks_per_slide
+    busy = {
+        name: sum(each.worked for each in resources) / (seconds * sum(each.servers for each in resources))
+        for name, resources in cohort.resources.items()
+    }
+    moved = blocks * (stages.read_bytes + 3 * stages.write_bytes)
+    return Outcome(seconds, blocks * stages.block_megapixels, busy, moved / seconds)
 
-    def conduct(slide: int, now: float) -> Steps:
-        """Begins a slide; its end is conducted by whoever stains its last block."""
-        now = yield head.serve(now, stages.open_s)
-        ready.extend([slide] * blocks_per_slide)
 
-    def finish(now: float) -> Steps:
-        nonlocal to_begin
-        length = stages.finish_s * blocks_per_slide
-        moved = storage.serve(now, 2 * stages.write_bytes * blocks_per_slide / site.storage_bytes_s)
-        now = yield max(head.serve(now, length), moved)
-        ends.append(now)
-        if to_begin:
-            to_begin -= 1
-            start(conduct(to_begin, now), now)
+class _Cohort:
+    """The slides on their way through the site: what is ready, what is left, and a clock that jumps to what is next."""
 
-    def thread(worker: int, now: float) -> Steps:
-        while len(ends) < slides:
-            if not ready:
+    def __init__(self, stages: Stages, site: Site, slides: int, blocks_per_slide: int) -> None:
+        self.stages, self.site, self.blocks_per_slide = stages, site, blocks_per_slide
+        self.storage, self.head, self.scheduler = _Resource(1), _Resource(site.head_cores), _Resource(1)
+        # Fractions of a core are slower cores.
+        self.cores = [_Resource(max(1, round(site.cores_per_worker))) for _ in range(site.workers)]
+        self.slower = max(1.0, 1 / site.cores_per_worker)
+        self.devices = [_Resource(1) for _ in range(site.workers)]
+        self.ready: list[int] = []
+        """The slide of every block that may be stained."""
+        self.left = [blocks_per_slide] * slides
+        self.begun = 0
+        self.ends: list[float] = []
+        self._queue: list[tuple[float, int, Steps]] = []
+        self._queued = 0
+
+    @property
+    def resources(self) -> dict[str, list[_Resource]]:
+        return {
+            "device": self.devices,
+            "cores": self.cores,
+            "storage": [self.storage],
+            "head": [self.head],
+            "scheduler": [self.scheduler],
+        }
+
+    def run(self) -> None:
+        """From the first slide's beginning to the last one's end."""
+        for _ in range(min(self.site.slides_at_a_time, len(self.left))):
+            self._begin_next(0.0)
+        for worker in range(self.site.workers):
+            for _ in range(self.site.threads_per_worker):
+                self._start(self._thread(worker, 0.0))
+        while self._queue:
+            now, _, steps = heapq.heappop(self._queue)
+            with suppress(StopIteration):
+                self._enqueue(steps.send(now), steps)
+
+    def _start(self, steps: Steps) -> None:
+        self._enqueue(next(steps), steps)
+
+    def _enqueue(self, when: float, steps: Steps) -> None:
+        self._queued += 1
+        heapq.heappush(self._queue, (when, self._queued, steps))
+
+    def _begin_next(self, now: float) -> None:
+        if self.begun < len(self.left):
+            self._start(self._begin(self.begun, now))
+            self.begun += 1
+
+    def _begin(self, slide: int, now: float) -> Steps:
+        yield self.head.serve(now, self.stages.open_s)
+        self.ready.extend([slide] * self.blocks_per_slide)
+
+    def _finish(self, now: float) -> Steps:
+        written = 2 * self.stages.write_bytes * self.blocks_per_slide
+        moved = self.storage.serve(now, written / self.site.storage_bytes_s)
+        now = yield max(self.head.serve(now, self.stages.finish_s * self.blocks_per_slide), moved)
+        self.ends.append(now)
+        self._begin_next(now)
+
+    def _thread(self, worker: int, now: float) -> Steps:
+        """Stains task after task; whoever stains a slide's last block has it finished."""
+        while len(self.ends) < len(self.left):
+            if not self.ready:
                 now = yield now + 0.02
                 continue
-            task, ready[: stages.task_blocks] = ready[: stages.task_blocks], []
-            now = yield scheduler.serve(now, stages.task_s)
+            size = self.stages.task_blocks
+            task, self.ready = self.ready[:size], self.ready[size:]
+            now = yield self.scheduler.serve(now, self.stages.task_s)
             for slide in task:
-                now = yield storage.serve(now, stages.read_bytes / site.storage_bytes_s)
-                now = yield cores[worker].serve(now, stages.read_s * slower)
-                now = yield devices[worker].serve(now, stages.device_s)
-                now = yield cores[worker].serve(now, stages.encode_s * slower)
-                now = yield storage.serve(now, stages.write_bytes / site.storage_bytes_s)
-                left[slide] -= 1
-                if left[slide] == 0:
-                    start(finish(now), now)
+                now = yield from self._stain(worker, now)
+                self.left[slide] -= 1
+                if self.left[slide] == 0:
+                    self._start(self._finish(now))
 
-    queue: list[tuple[float, int, Steps]] = []
-
-    def start(steps: Steps, now: float) -> None:
-        nonlocal waiting
-        waiting += 1
-        heapq.heappush(queue, (next(steps), waiting, steps))
-
-    for _ in range(min(site.slides_at_a_time, slides)):
-        to_begin -= 1
-        start(conduct(to_begin, 0.0), 0.0)
-    for worker in range(site.workers):
-        for _ in range(site.threads_per_worker):
-            start(thread(worker, 0.0), 0.0)
-    while queue:
-        now, _, steps = heapq.heappop(queue)
-        try:
-            waiting += 1
-            heapq.heappush(queue, (steps.send(now), waiting, steps))
-        except StopIteration:
-            pass
-    seconds = max(ends)
-
-    def share(resources: list[_Resource]) -> float:
-        return sum(each.worked for each in resources) / (seconds * sum(each.servers for each in resources))
-
-    busy = {"device": share(devices), "cores": share(cores), "storage": share([storage]), "head": share([head])}
-    busy["scheduler"] = share([scheduler])
-    moved = slides * blocks_per_slide * (stages.read_bytes + 3 * stages.write_bytes)
-    return Outcome(seconds, slides * blocks_per_slide * stages.block_megapixels, busy, moved / seconds)
+    def _stain(self, worker: int, now: float) -> Generator[float, float, float]:
+        """One block: read, decoded, stained, encoded, written. Returns when."""
+        stages, rate = self.stages, self.site.storage_bytes_s
+        now = yield self.storage.serve(now, stages.read_bytes / rate)
+        now = yield self.cores[worker].serve(now, stages.read_s * self.slower)
+        now = yield self.devices[worker].serve(now, stages.device_s)
+        now = yield self.cores[worker].serve(now, stages.encode_s * self.slower)
+        return (yield self.storage.serve(now, stages.write_bytes / rate))

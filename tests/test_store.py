@@ -315,15 +315,15 @@ def test_a_full_disk_is_one_line_and_the_store_goes_on_later(tmp_path: Path, mon
     plane, layout = colourful(1024, 1024), StoreLayout(Size(1024, 1024), 512)
     store = TileStore.create(tmp_path / "store", layout, FINGERPRINT)
     put(store, plane, 0, 0)
-    write, calls = os.write, iter(range(100))
+    write, calls = os.pwrite, iter(range(100))
 
-    def full(descriptor: int, data: bytes) -> int:
+    def full(descriptor: int, data: bytes, position: int) -> int:
         if next(calls) >= 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data[:100])
+        return write(descriptor, data[:100], position)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(StorageError, match="the disk is full") as caught:
             put(store, plane, 0, 1)
     assert "\n" not in str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,19 +15,18 @@ TEMPORARY = ".part-"
 """Start of the name of a file that is still being written."""
 
 
-def write_whole(key: str, data: bytes, *, folder: int) -> None:
-    """Writes the file ``key`` below the open ``folder``.
+@contextmanager
+def new_file(key: str, *, folder: int) -> Generator[int]:
+    """A descriptor to write the file ``key`` below the open ``folder``.
 
-    Its name appears only when all of it is there, also when the process is killed.
+    Its name appears when the context ends without an error, and never on part of it, also when the process is killed.
     """
     parent, name = os.path.split(key)
     temporary = os.path.join(parent, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            yield descriptor
         finally:
             os.close(descriptor)
         os.replace(temporary, key, src_dir_fd=folder, dst_dir_fd=folder)
@@ -35,6 +34,20 @@ def write_whole(key: str, data: bytes, *, folder: int) -> None:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def write_whole(key: str, data: bytes, *, folder: int) -> None:
+    """Writes the file ``key`` below the open ``folder``, whole or not at all."""
+    with new_file(key, folder=folder) as descriptor:
+        write_at(descriptor, data, 0)
+
+
+def write_at(descriptor: int, data: bytes, position: int) -> None:
+    """All of ``data`` from that byte on; ``os.pwrite`` may write less."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written
 
 
 def remove_temporary(folder: Path) -> None:

@@ -7,15 +7,14 @@ length as little-endian numbers of 64 bits, both all ones where there is none. T
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Lock
 
 import google_crc32c
 import numpy as np
 
-from wsi_ihc.store.files import TEMPORARY
+from wsi_ihc.store.files import new_file, write_at
 
 _ABSENT = 2**64 - 1
 _CHECKSUM_BYTES = 4
@@ -64,37 +63,19 @@ class ShardWriter:
         with self._lock:
             start, self._end = self._end, self._end + len(data)
             self._index[number] = start, len(data)
-        _write_at(self._descriptor, data, start)
+        write_at(self._descriptor, data, start)
 
     def finish(self) -> None:
-        _write_at(self._descriptor, with_checksum(self._index.tobytes()), self._end)
+        write_at(self._descriptor, with_checksum(self._index.tobytes()), self._end)
 
 
 @contextmanager
 def new_shard(key: str, count: int, *, folder: int) -> Generator[ShardWriter]:
     """The file ``key`` below the open ``folder``. Its name appears when the context ends without an error."""
-    parent, name = os.path.split(key)
-    temporary = os.path.join(parent, f"{TEMPORARY}{uuid.uuid4().hex}-{name}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-    try:
-        try:
-            writer = ShardWriter(descriptor, count)
-            yield writer
-            writer.finish()
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, key, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
-def _write_at(descriptor: int, data: bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, position)
-        view, position = view[written:], position + written
+    with new_file(key, folder=folder) as descriptor:
+        writer = ShardWriter(descriptor, count)
+        yield writer
+        writer.finish()
 
 
 def with_checksum(data: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import IntFlag
 
 import cv2
 import numpy as np
@@ -21,44 +21,23 @@ OPAQUE = 1.5
 """Mean density beyond which a scanner's values are noise."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InkSigns:
-    """What a pixel's own densities say of ink, (height, width) bool each.
+class Sign(IntFlag):
+    """What a pixel's own densities say of ink.
 
     Strokes fade into the colours of pale nuclei and eosin: blue and red ink are followed from where they are ink
-    without doubt (``blue``, ``red``) as far as they may be (``bluish``, ``reddish``). The rest is ``certain``.
+    without doubt as far as they may be.
     """
 
-    bits: NDArray[np.uint8]
-    """One bit a sign: a picture of a whole slide is large."""
-
-    @classmethod
-    def of(cls, *, certain: Mask, bluish: Mask, blue: Mask, reddish: Mask, red: Mask) -> InkSigns:
-        return cls(np.packbits([certain, bluish, blue, reddish, red], axis=0, bitorder="little")[0])
-
-    @property
-    def certain(self) -> Mask:
-        return (self.bits & 1) > 0
-
-    @property
-    def bluish(self) -> Mask:
-        return (self.bits & 2) > 0
-
-    @property
-    def blue(self) -> Mask:
-        return (self.bits & 4) > 0
-
-    @property
-    def reddish(self) -> Mask:
-        return (self.bits & 8) > 0
-
-    @property
-    def red(self) -> Mask:
-        return (self.bits & 16) > 0
+    CERTAIN = 1
+    """Ink of another colour, or blackness."""
+    BLUISH = 2
+    BLUE = 4
+    REDDISH = 8
+    RED = 16
 
 
-def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> InkSigns:
-    """Signs of ink and of blackness in optical densities.
+def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Signs of ink and of blackness in optical densities: a sum of ``Sign`` for each pixel, (height, width).
 
     Haematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
     red at a sixth of green while taking most of blue, and none is neutral when dark.
@@ -69,21 +48,25 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
     black = (palest > 1.0) & (darkest - palest < 0.35 * darkest)
     bluish = (red - green > 0.06) & (green < 0.65 * red)
     reddish = (green > 0.8) & (blue > 0.6 * green) & (red < 0.2 * green)
-    sure_red = reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green)
-    return InkSigns.of(
-        certain=navy_ink | green_ink | black,
-        bluish=bluish,
-        blue=bluish & (red - green > 0.2),
-        reddish=reddish,
-        red=sure_red,
-    )
+    signs = {
+        Sign.CERTAIN: navy_ink | green_ink | black,
+        Sign.BLUISH: bluish,
+        Sign.BLUE: bluish & (red - green > 0.2),
+        Sign.REDDISH: reddish,
+        Sign.RED: reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green),
+    }
+    # One bit a sign: a picture of a whole slide is large.
+    bits = np.zeros(red.shape, np.uint8)
+    for sign, where in signs.items():
+        bits |= where * np.uint8(sign)
+    return bits
 
 
-def find_ink(signs: InkSigns, mpp: float) -> Mask:
+def find_ink(signs: NDArray[np.uint8], mpp: float) -> Mask:
     """Pixels of ink and of blackness, in strokes no smaller than ``MIN_STROKE_UM``."""
-    ink = signs.certain
-    ink |= hysteresis(signs.bluish, signs.blue)
-    ink |= hysteresis(signs.reddish, signs.red)
+    ink = signs & Sign.CERTAIN > 0
+    ink |= hysteresis(signs & Sign.BLUISH > 0, signs & Sign.BLUE > 0)
+    ink |= hysteresis(signs & Sign.REDDISH > 0, signs & Sign.RED > 0)
     return kept_pieces(ink, lambda label, count: pixel_counts(label, count) >= (MIN_STROKE_UM / mpp) ** 2)
 
 

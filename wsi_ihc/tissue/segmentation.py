@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
 from wsi_ihc.tissue.bands import bands
-from wsi_ihc.tissue.ink import InkSigns, find_ink, ink_signs, under_ink
+from wsi_ihc.tissue.ink import find_ink, ink_signs, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces, pixel_counts
 
 DEFAULTS = TissueSettings()
@@ -73,20 +73,20 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
 
 
-def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> tuple[Mask, Mask, InkSigns]:
+def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> tuple[Mask, Mask, NDArray[np.uint8]]:
     """What a pixel and its neighbours say: where there may be tissue, where there surely is, and signs of ink.
 
     Computed in bands of rows, so that no density of the whole picture is ever in memory.
     """
     coloured, strong = np.empty(rgb.shape[:2], bool), np.empty(rgb.shape[:2], bool)
-    signs = InkSigns(np.empty(rgb.shape[:2], np.uint8))
+    signs = np.empty(rgb.shape[:2], np.uint8)
     for band in bands(rgb.shape[0]):
         red, green, blue = optical_density(rgb[band.seen], glass)
         signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
         threshold = np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
         coloured[band.rows] = (signal > threshold)[band.own]
         strong[band.rows] = (signal > HIGH_SIGNAL)[band.own]
-        signs.bits[band.rows] = ink_signs(red, green, blue).bits[band.own]
+        signs[band.rows] = ink_signs(red, green, blue)[band.own]
     return coloured, strong, signs
 
 
