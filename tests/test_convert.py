@@ -257,17 +257,17 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 ) -> None:
     output = tmp_path / "out.ome.tiff"
     settings = _settings("tiling.core_px=512", generator__name="identity")
-    write, calls = os.write, 0
+    write, calls = os.pwrite, 0
 
-    def fills_up(descriptor: int, data: bytes) -> int:
+    def fills_up(descriptor: int, data: bytes, position: int) -> int:
         nonlocal calls
         calls += 1
         if calls > 8:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data)
+        return write(descriptor, data, position)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "write", fills_up)
+        patch.setattr(files.os, "pwrite", fills_up)
         with pytest.raises(StorageError, match="disk is full") as caught:
             convert_slide(small_slide, output, settings)
     assert "\n" not in str(caught.value)
