@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.batch import BatchOptions, Entry, Records, SlideRecord, gather, read_cohort, run_batch, shard, tally
 from wsi_ihc.batch import claims as claims_module
-from wsi_ihc.batch.children import SUPERVISED, convert_command
+from wsi_ihc.batch.children import convert_command
 from wsi_ihc.batch.claims import Claims, birth
 from wsi_ihc.batch.cohort import output_name, read_table
 from wsi_ihc.batch.decisions import decide
@@ -31,7 +31,7 @@ from wsi_ihc.batch.prefetch import Cache
 from wsi_ihc.batch.preflight import check_folder, check_owners, check_space
 from wsi_ihc.batch.recipe import differences, make_recipe
 from wsi_ihc.batch.summary import write_summary
-from wsi_ihc.cli import _run, supervision
+from wsi_ihc.cli import _run
 from wsi_ihc.cli.batch import _gpus
 from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.config import ConversionSettings, load_settings
@@ -488,7 +488,6 @@ class TestRun:
         assignments = tuple(command[index + 1] for index, word in enumerate(command) if word == "--set")
         assert load_settings(ConversionSettings, assignments=assignments) == settings
         assert command[-1] == "--overwrite"
-        assert SUPERVISED == supervision._SUPERVISED
 
 
 # A batch in a process of its own, so that it can be killed.

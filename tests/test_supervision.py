@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wsi_ihc.child import SUPERVISED
+
 # The supervisor sets signal handlers of its process, so each test gives it one of its own.
 SUPERVISE = """
 import sys
@@ -66,7 +68,7 @@ def test_a_child_whose_parent_was_killed_while_it_started_does_nothing() -> None
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     child = "from wsi_ihc.cli.supervision import run_supervised; import sys; sys.exit(run_supervised([], lambda _: 0))"
-    started = {**os.environ, "WSI_IHC_SUPERVISED": str(gone.pid)}
+    started = {**os.environ, SUPERVISED: str(gone.pid)}
     assert subprocess.run([sys.executable, "-c", child], env=started, timeout=60, check=False).returncode == 137
 
 

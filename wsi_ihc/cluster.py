@@ -166,8 +166,9 @@ class Cluster:
         return self.client.sync(getattr(self.client.scheduler, question), callback_timeout=_ANSWER_S, **arguments)
 
     def _lost(self) -> ClusterError:
+        where = f" at {self.address}" if self.address else ""
         return ClusterError(
-            f"the dask scheduler at {self.address} is lost; once it is back, run the same command again, it continues"
+            f"the dask scheduler{where} is lost; once it is back, run the same command again, it continues"
         )
 
     @staticmethod

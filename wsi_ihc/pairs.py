@@ -22,7 +22,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_ihc.errors import DataSetError, SizesDifferError
+from wsi_ihc.errors import DataSetError, SizesDifferError, one_line
 
 Layout = Literal["folders", "ab", "side_by_side"]
 
@@ -156,7 +156,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise DataSetError(f"{path}: no such image") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise DataSetError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from None
 
 

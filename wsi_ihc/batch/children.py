@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,16 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wsi_ihc.child import PROGRAM, SUPERVISED
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import ClusterError, GeneratorError, StorageError
 
 ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
 """Slide, output, settings and whether to overwrite: the command line that converts it."""
 
-# -P: a folder named wsi_ihc where the user happens to stand is not the package.
-_PROGRAM = (sys.executable, "-P", "-m", "wsi_ihc")
-SUPERVISED = "WSI_IHC_SUPERVISED"
-"""Tells the command line that this process supervises it: no second child then, and it ends when we do."""
 _TAIL_BYTES = 4096
 _BY_THE_SLIDE = frozenset((1, 2, 3, 4))
 """Exit codes that the same slide with the same settings would meet again; the others blame the machine."""
@@ -38,7 +34,7 @@ def convert_command(slide: Path, output: Path, settings: ConversionSettings, ove
         for key, value in values.items()
     ]
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    return [*_PROGRAM, "convert", str(slide), "-o", str(output), *options, *(["--overwrite"] if overwrite else [])]
+    return [*PROGRAM, "convert", str(slide), "-o", str(output), *options, *(["--overwrite"] if overwrite else [])]
 
 
 def generator_fingerprint(name: str) -> str:
@@ -47,7 +43,7 @@ def generator_fingerprint(name: str) -> str:
     Raises:
         GeneratorError: there is none, or it cannot be used.
     """
-    command = [*_PROGRAM, "weights", "show", name, "--json"]
+    command = [*PROGRAM, "weights", "show", name, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise GeneratorError(_last_line(done.stderr) or f"generator {name}: cannot be used")

@@ -17,25 +17,24 @@ from typing import NoReturn
 
 import click
 
+from wsi_ihc.child import PROGRAM, SUPERVISED
+
 CRASHED = 70
-_SUPERVISED = "WSI_IHC_SUPERVISED"
-# -P: a folder named wsi_ihc where the user happens to stand is not the package.
-_COMMAND = (sys.executable, "-P", "-m", "wsi_ihc")
 _PR_SET_PDEATHSIG = 1
 
 
-def run_supervised(arguments: list[str], run: Callable[[list[str]], int], command: Sequence[str] = _COMMAND) -> int:
+def run_supervised(arguments: list[str], run: Callable[[list[str]], int], command: Sequence[str] = PROGRAM) -> int:
     """Calls ``run(arguments)`` in a child process and returns its exit code; 70 when a signal ended it.
 
     ``command`` is what starts the child: this program again, which then finds itself supervised.
     """
-    if parent := os.environ.pop(_SUPERVISED, None):
+    if parent := os.environ.pop(SUPERVISED, None):
         _die_with_parent()
         if parent != str(os.getppid()):
             # Killed while this process was starting, before Linux could be asked. Whoever continues must find nobody.
             return 128 + signal.SIGKILL
         _leave(run(arguments))
-    child = subprocess.Popen([*command, *arguments], env={**os.environ, _SUPERVISED: str(os.getpid())})
+    child = subprocess.Popen([*command, *arguments], env={**os.environ, SUPERVISED: str(os.getpid())})
     # The terminal sends Ctrl-C to both processes; only the child, which knows what to save, answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))

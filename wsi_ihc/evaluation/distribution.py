@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_ihc.errors import SettingsError
+from wsi_ihc.errors import SettingsError, one_line
 from wsi_ihc.evaluation.bootstrap import Estimate, half_sample_estimate
 
 TEXTURE = "texture"
@@ -47,7 +47,7 @@ class FeatureSpace:
             with torch.inference_mode():
                 features = self.network(batch)
         except Exception as error:  # whatever a stranger's network raises
-            reason = " ".join(str(error).split())[-200:]
+            reason = one_line(error)[-200:]
             raise SettingsError(
                 f"{self.name}: the feature network fails on an image of {tuple(batch.shape)} ({reason})"
             ) from None

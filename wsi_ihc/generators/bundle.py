@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wsi_ihc.atomic import write_atomically
 from wsi_ihc.config import first_problem
-from wsi_ihc.errors import GeneratorError, OutputError
+from wsi_ihc.errors import GeneratorError, OutputError, one_line
 from wsi_ihc.generators.card import GeneratorCard
 from wsi_ihc.generators.networks import build_network
 
@@ -45,7 +45,7 @@ class Bundle:
         try:
             network.load_state_dict(dict(self.state))
         except RuntimeError as error:
-            first = " ".join(str(error).split())[:160]
+            first = one_line(error)[:160]
             raise GeneratorError(f"bundle {self.card.name}: weights do not fit its architecture ({first})") from None
         return network.eval().requires_grad_(False)
 

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsi_ihc.errors import GeneratorError
+from wsi_ihc.config import first_problem
+from wsi_ihc.errors import GeneratorError, one_line
 from wsi_ihc.generators.networks import Architecture, Norm, build_network
 
 State = dict[str, Tensor]
@@ -62,7 +63,7 @@ def _read(path: Path) -> object:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise GeneratorError(f"{path}: damaged safetensors file ({_one_line(error)})") from None
+        raise GeneratorError(f"{path}: damaged safetensors file ({one_line(error)})") from None
     except Exception as error:
         # A damaged or hostile pickle may raise anything at all.
         raise GeneratorError(f"{path}: {_explain(error, head)}") from None
@@ -80,7 +81,7 @@ def _recognise_other(head: bytes) -> str | None:
 
 
 def _explain(error: Exception, head: bytes) -> str:
-    text = _one_line(error)
+    text = one_line(error)
     if name := re.search(r"GLOBAL ([\w.]+)", text):
         return f"a pickle that wants to run {name.group(1)}: refused; save the plain state dict and import that"
     if head.startswith(b"PK"):
@@ -120,7 +121,7 @@ def _infer(state: State) -> Architecture:
     try:
         return Architecture(base_channels=base, **found)
     except ValidationError as error:
-        raise _NotRecognisedError(_one_line(error.errors()[0]["msg"])) from None
+        raise _NotRecognisedError(first_problem(error)) from None
 
 
 def _infer_resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -183,7 +184,3 @@ def _summary(shapes: Mapping[str, tuple[int, ...]]) -> str:
     kind = " of an attention U-Net" if any(re.search(r"att|psi", key, re.IGNORECASE) for key in shapes) else ""
     first = ", ".join(f"{key} {shape}" for key, shape in list(shapes.items())[:3])
     return f"{len(shapes)} tensors{kind} in an unknown layout ({first}, …)"
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

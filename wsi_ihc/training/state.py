@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from wsi_ihc.atomic import write_atomically
-from wsi_ihc.errors import SettingsError
+from wsi_ihc.errors import SettingsError, one_line
 from wsi_ihc.generators import build_network, initialise
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
@@ -86,7 +86,7 @@ class TrainingState:
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
         except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
-            first = " ".join(str(error).split())[:160]
+            first = one_line(error)[:160]
             raise SettingsError(f"{path}: does not fit this configuration, or is damaged ({first})") from None
         self.step, self.best = saved["step"], saved["best"]
 
