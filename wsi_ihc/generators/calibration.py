@@ -71,7 +71,7 @@ class _Calibration:
             case ResidualBlock():
                 self._join(module.conv_block, torch.add)
             case Detour():
-                self._join(module.layers, torch.add)
+                self._join(module.layers, module.join)
             case SkipBlock() if module.skip:
                 self._join(module.model, lambda x, inner: torch.cat((x, inner), dim=1))
             case ResnetGenerator() | UnetGenerator() | SkipBlock():

@@ -127,7 +127,7 @@ class ResnetGenerator(nn.Module):
             doubling = [*_doubling(2 * width, architecture.upsampling, norm), nn.ReLU(inplace=True)]
             inner = [*halving, *inner, *doubling]
             if architecture.skips:
-                inner = [Detour(inner)]
+                inner = [Detour(inner, width)]
         first = [nn.ReflectionPad2d(3), *_conv_norm(3, channels, 7, norm), nn.ReLU(inplace=True)]
         last = [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*first, *inner, *last)
@@ -139,15 +139,23 @@ class ResnetGenerator(nn.Module):
 
 
 class Detour(nn.Module):
-    """``x + f(x)`` where ``f`` halves, works on the coarser grid and doubles again."""
+    """``scale * x + f(x)`` where ``f`` halves, works on the coarser grid and doubles again.
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    The scale of each channel is learnt and begins near 0 (Touvron et al. 2021, arXiv 2103.17239): were everything that
+    is fine there from the start, the coarser grid would hardly learn.
+    """
+
+    def __init__(self, layers: list[nn.Module], channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
+        self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        painted: Tensor = self.layers(x)
-        return x + painted
+        return self.join(x, self.layers(x))
+
+    def join(self, x: Tensor, painted: Tensor) -> Tensor:
+        """What goes straight on, and what comes back from the detour."""
+        return torch.addcmul(painted, x, self.scale)
 
 
 class ResidualBlock(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from wsi_ihc.generators.networks import Detour, ResidualBlock, ResnetGenerator
@@ -29,13 +30,13 @@ class _TrimmedBlock(nn.Module):
 class _TrimmedDetour(nn.Module):
     """A detour that comes back with ``margin`` pixels less on every side."""
 
-    def __init__(self, layers: nn.Sequential, margin: int) -> None:
+    def __init__(self, detour: Detour, layers: nn.Sequential, margin: int) -> None:
         super().__init__()
-        self.layers, self._margin = layers, margin
+        self.layers, self.scale, self._margin = layers, detour.scale, margin
 
     def forward(self, x: Tensor) -> Tensor:
-        painted: Tensor = self.layers(x)
-        return painted.add_(x[..., self._margin : -self._margin, self._margin : -self._margin])
+        past = x[..., self._margin : -self._margin, self._margin : -self._margin]
+        return torch.addcmul(self.layers(x), past, self.scale)
 
 
 def trim(network: nn.Module) -> tuple[nn.Module, int]:
@@ -66,7 +67,7 @@ def _trimmed(layers: nn.Sequential) -> tuple[nn.Sequential, int]:
                 margin += 2
             case Detour():
                 inner, inner_margin = _trimmed(layer.layers)
-                trimmed.append(_TrimmedDetour(inner, inner_margin))
+                trimmed.append(_TrimmedDetour(layer, inner, inner_margin))
                 margin += inner_margin
             case nn.Upsample() | nn.ConvTranspose2d():
                 trimmed.append(layer)
