@@ -199,6 +199,17 @@ def test_another_run_is_not_overwritten_and_other_settings_do_not_resume(tmp_pat
         RunFolder(tmp_path / "full").begin(tiny(), "digest", resume=False)
 
 
+def test_a_run_from_before_a_setting_was_added_resumes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(tiny(), "digest", resume=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["settings"]["network"]["skips"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    folder.begin(tiny(), "digest", resume=True)
+    with pytest.raises(SettingsError, match="network.skips"):
+        folder.begin(tiny(network={"skips": True}), "digest", resume=True)
+
+
 def test_the_learning_rate_is_constant_and_then_falls_to_almost_nothing() -> None:
     factors = [learning_rate_factor(step, 10, 6) for step in range(10)]
     assert factors[:6] == [1.0] * 6

@@ -89,8 +89,9 @@ class RunFolder:
         (self.path / "dataset.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _compare(self, settings: TrainingSettings, digest: str) -> None:
-        record = _record(self.path)
-        before, now = _flat(record["settings"]), _flat(settings.model_dump(mode="json"))
+        # Read as settings, not as text: one that an earlier version did not have is at its default.
+        earlier, record = read_run(self.path)
+        before, now = _flat(earlier.model_dump(mode="json")), _flat(settings.model_dump(mode="json"))
         for key in sorted(before.keys() | now.keys()):
             if key in _FREE_KEYS or key.partition(".")[0] in _FREE_SECTIONS:
                 continue
