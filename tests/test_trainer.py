@@ -206,7 +206,7 @@ def test_a_run_from_before_a_setting_was_added_resumes(tmp_path: Path) -> None:
     del record["settings"]["network"]["skips"]
     (tmp_path / "run.json").write_text(json.dumps(record))
     folder.begin(tiny(), "digest", resume=True)
-    with pytest.raises(SettingsError, match="network.skips"):
+    with pytest.raises(SettingsError, match=r"network\.skips"):
         folder.begin(tiny(network={"skips": True}), "digest", resume=True)
 
 
