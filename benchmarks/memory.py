@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py WORKFOLDER [--write]
 
-Two rows of slides: all tissue, and mostly glass up to 8 Gpx. ``--write`` puts tables and plot into docs/.
+Rows of slides: all tissue, and mostly glass up to 8 Gpx at two pixel sizes. ``--write`` puts table and plot into docs/.
 """
 
 from __future__ import annotations
@@ -19,8 +19,23 @@ from runs import convert, machine, repeated_slide
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PLOT = PAGE.with_name("memory.svg")
 
-ROWS = {1.0: (4_000, 16_000, 40_000), 0.1: (8_000, 30_000, 60_000, 90_000)}
-"""Sides in pixels by the share of tissue."""
+
+@dataclass(frozen=True)
+class Kind:
+    """What the slides of a row have in common."""
+
+    share: float
+    """Of tissue."""
+    mpp: float
+    """um/px: the finer, the smaller the tissue mask of so many pixels."""
+
+    def __str__(self) -> str:
+        return f"{'all' if self.share == 1 else f'{self.share:.0%}'} tissue, {self.mpp} um/px"
+
+
+SPARSE = (8_000, 30_000, 60_000, 90_000)
+ROWS = {Kind(1.0, 0.25): (4_000, 16_000, 40_000), Kind(0.1, 0.25): SPARSE, Kind(0.1, 0.5): SPARSE}
+"""Sides in pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the section into docs/{PAGE.name}")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    found = {share: [measure(given.folder, side, share) for side in sides] for share, sides in ROWS.items()}
+    found = {kind: [measure(given.folder, side, kind) for side in sides] for kind, sides in ROWS.items()}
     section = report(found)
     print(section)
     if given.write:
@@ -48,13 +63,10 @@ def main() -> None:
         write_between(PAGE, "memory", section)
 
 
-def measure(folder: Path, side: int, share: float) -> Found:
-    """Converts a slide of that side with ``identity``; its tissue is found, unless it is all tissue.
-
-    At 0.25 um/px: 8 Gpx at 0.5 would not fit on a glass.
-    """
-    source = repeated_slide(folder, side, share, mpp=0.25)
-    tissue = () if share < 1 else ("--tissue", "none")
+def measure(folder: Path, side: int, kind: Kind) -> Found:
+    """Converts a slide of that side with ``identity``; its tissue is found, unless it is all tissue."""
+    source = repeated_slide(folder, side, kind.share, kind.mpp)
+    tissue = () if kind.share < 1 else ("--tissue", "none")
     seconds, account = convert(source, folder / "memory.ome.tiff", "--generator", "identity", *tissue)
     period = 4096
     gigapixels = (-(-side // period) * period) ** 2 / 1e9
@@ -63,7 +75,7 @@ def measure(folder: Path, side: int, share: float) -> Found:
     return result
 
 
-def report(found: dict[float, list[Found]]) -> str:
+def report(found: dict[Kind, list[Found]]) -> str:
     """Markdown."""
     lines = [
         f"{machine()}; identity.",
@@ -71,25 +83,24 @@ def report(found: dict[float, list[Found]]) -> str:
         "| slide | Gpx | blocks with tissue | seconds | peak MB | of the smallest |",
     ]
     lines.append("|---|---|---|---|---|---|")
-    for share, row in found.items():
-        name = "all tissue" if share == 1 else f"{share:.0%} tissue"
+    for kind, row in found.items():
         lines += [
-            f"| {name} | {each.gigapixels:.2g} | {each.blocks:,} | {each.seconds:.1f} | {each.peak_mb:.0f} | "
+            f"| {kind} | {each.gigapixels:.2g} | {each.blocks:,} | {each.seconds:.1f} | {each.peak_mb:.0f} | "
             f"{each.peak_mb / row[0].peak_mb:.2f} |"
             for each in row
         ]
     return "\n".join(lines)
 
 
-def draw(found: dict[float, list[Found]], path: Path) -> None:
+def draw(found: dict[Kind, list[Found]], path: Path) -> None:
     """Peak memory over the size of the slide."""
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
-    for share, row in found.items():
+    for kind, row in found.items():
         sizes, peaks = [each.gigapixels for each in row], [each.peak_mb for each in row]
-        axes.plot(sizes, peaks, "o-", label="all tissue" if share == 1 else f"{share:.0%} tissue")
+        axes.plot(sizes, peaks, "o-", label=str(kind))
     highest = max(each.peak_mb for row in found.values() for each in row)
     axes.set(xscale="log", xlabel="slide, Gpx", ylabel="peak memory, MB", ylim=(0, 1.1 * highest))
     axes.legend(loc="lower right")
