@@ -11,31 +11,86 @@ Workers that the queue takes away are replaced, and the blocks they had finished
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
-from wsi_ihc.errors import ClusterError
+try:
+    from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+except ImportError:
+    sys.exit("slurm_cohort: dask-jobqueue is not installed; pip install 'wsi-ihc[slurm]'")
+
+from wsi_ihc.errors import ClusterError, one_line
+
+SECONDS_BETWEEN_TRIES = 20
+ENDING = threading.Event()
+"""Set when no more workers are wanted."""
+
+
+class PatientJob(SLURMJob):
+    """A job that is queued again and again while SLURM refuses or does not answer.
+
+    A controller that restarts just then, or a limit on one's jobs, would otherwise leave that worker away for good.
+    """
+
+    async def _submit_job(self, script_filename: str) -> str:
+        while True:
+            try:
+                answer: str = await super()._submit_job(script_filename)  # type: ignore[no-untyped-call]
+                return answer
+            except (OSError, RuntimeError) as error:
+                say(f"a worker could not be queued, trying again: {reason(str(error))}")
+                for _ in range(SECONDS_BETWEEN_TRIES):
+                    if ENDING.is_set():
+                        raise
+                    await asyncio.sleep(1)
+
+
+class PatientCluster(SLURMCluster):
+    """SLURMCluster of such jobs."""
+
+    job_cls = PatientJob
 
 
 def main() -> int:
-    """The exit status of ``wsi-ihc batch``."""
-    parser = argparse.ArgumentParser(description="Stain a cohort with workers that SLURM runs.")
-    parser.add_argument("--workers", type=int, default=4, help="jobs in the queue, one worker each")
-    parser.add_argument("--queue", help="SLURM's partition")
-    parser.add_argument("--account", help="who pays")
-    parser.add_argument("--cores", type=int, default=4, help="processors of a worker")
-    parser.add_argument("--memory", default="16GB", help="of a worker")
-    parser.add_argument("--walltime", default="12:00:00")
-    parser.add_argument("--gres", help="what a worker gets beside processors, for example gpu:1")
-    parser.add_argument("--interface", help="network that workers and this node share, for example ib0")
-    parser.add_argument("batch", nargs="+", metavar="-- ARGUMENTS", help="arguments of wsi-ihc batch")
-    given = parser.parse_args()
+    """The exit status of ``wsi-ihc batch``; 2 when SLURM refuses such workers, 130 when interrupted."""
+    given = arguments()
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # dask-jobqueue turns Ctrl-C into an exit with status 0, in the middle of whatever goes on.
+        signal.signal(ending, signal.default_int_handler)
     try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        print("slurm_cohort: dask-jobqueue is not installed; pip install 'wsi-ihc[slurm]'", file=sys.stderr)
+        cluster = start(given)
+    except (RuntimeError, ValueError, OSError) as error:
+        say(one_line(error))
         return 2
-    cluster = SLURMCluster(
+    with cluster:
+        try:
+            if refusal := refused(cluster.job_script()):  # type: ignore[no-untyped-call]
+                say(f"SLURM does not take such workers: {refusal}")
+                return 2
+            # A job that ends is queued again, up to this number.
+            cluster.adapt(minimum_jobs=given.workers, maximum_jobs=given.workers)
+            command = [sys.executable, "-m", "wsi_ihc", "batch", "--scheduler", cluster.scheduler_address, *given.batch]
+            while True:
+                # The queue may take hours to start the first worker, and may take all of them away again.
+                say("waiting for the first worker; squeue --me shows where it stands")
+                cluster.wait_for_workers(1)
+                code = run(command)
+                if code != ClusterError.exit_code:
+                    return code
+        except KeyboardInterrupt:
+            say("interrupted; the same command continues")
+            return 130
+        finally:
+            ENDING.set()
+
+
+def start(given: argparse.Namespace) -> PatientCluster:
+    """The scheduler, in this process; no worker is queued yet."""
+    return PatientCluster(
         queue=given.queue,
         account=given.account,
         cores=given.cores,
@@ -44,17 +99,56 @@ def main() -> int:
         walltime=given.walltime,
         interface=given.interface,
         job_extra_directives=[f"--gres={given.gres}"] if given.gres else [],
+        log_directory=str(given.logs),
+        scheduler_options={"dashboard": False},
     )
-    with cluster:
-        # A job that ends is queued again, up to this number.
-        cluster.adapt(minimum_jobs=given.workers, maximum_jobs=given.workers)
-        command = [sys.executable, "-m", "wsi_ihc", "batch", "--scheduler", cluster.scheduler_address, *given.batch]
-        while True:
-            # The queue may take hours to start the first worker, and may take all of them away again.
-            cluster.wait_for_workers(1)
-            code = subprocess.run(command, check=False).returncode
-            if code != ClusterError.exit_code:
-                return code
+
+
+def run(command: list[str]) -> int:
+    """The exit status of ``command``. An interrupt is passed on, once, and the end waited for."""
+    with subprocess.Popen(command, process_group=0) as batch:
+        try:
+            return batch.wait()
+        except KeyboardInterrupt:
+            batch.terminate()
+            batch.wait()
+            raise
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Stain a cohort with workers that SLURM runs.")
+    parser.add_argument("--workers", type=int, default=4, help="jobs in the queue, one worker each")
+    parser.add_argument("--queue", help="SLURM's partition")
+    parser.add_argument("--account", help="who pays")
+    parser.add_argument("--cores", type=int, default=4, help="processors of a worker")
+    parser.add_argument("--memory", default="16GB", help="of a worker")
+    parser.add_argument("--walltime", default="12:00:00", help="of a worker; another takes its place")
+    parser.add_argument("--gres", help="what a worker gets beside processors, for example gpu:1")
+    parser.add_argument("--interface", help="network that workers and this node share, for example ib0")
+    parser.add_argument("--logs", type=Path, default=Path("slurm-logs"), help="folder of the workers' logs")
+    parser.add_argument("batch", nargs="+", metavar="-- ARGUMENTS", help="arguments of wsi-ihc batch")
+    return parser.parse_args()
+
+
+def refused(script: str) -> str:
+    """Why SLURM would refuse that job script now, on one line; empty when it would take it."""
+    try:
+        tried = subprocess.run(["sbatch", "--test-only"], input=script, text=True, capture_output=True, check=False)
+    except OSError as error:
+        return f"sbatch cannot be started ({error.strerror}); run this on a node that can queue jobs"
+    return reason(tried.stderr) or "sbatch gives no reason" if tried.returncode else ""
+
+
+def reason(text: str) -> str:
+    """The last line in which sbatch says what is wrong."""
+    said = [line.removeprefix("sbatch: error: ") for line in text.splitlines() if line.startswith("sbatch: error:")]
+    return said[-1] if said else " ".join(text.split())
+
+
+def say(line: str) -> None:
+    """For a person, on stderr."""
+    print(f"slurm_cohort: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

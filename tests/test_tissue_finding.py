@@ -14,7 +14,7 @@ from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
 from wsi_ihc.geometry import Region, Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import find_tissue, tissue_from_thumbnail, write_geojson
-from wsi_ihc.tissue.finding import thumbnail_view
+from wsi_ihc.tissue.finding import MAX_THUMBNAIL_PX, thumbnail_view
 
 PINK, GLASS = (225, 150, 190), (243, 243, 242)
 
@@ -64,7 +64,7 @@ def test_a_huge_slide_is_looked_at_more_coarsely() -> None:
     view = thumbnail_view(huge, 8.0)
     assert view.mpp is not None
     assert view.mpp > 8
-    assert view.size.height * view.size.width <= 16_000_000
+    assert view.size.height * view.size.width <= MAX_THUMBNAIL_PX
 
 
 def test_none_stains_everything() -> None:
