@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,17 @@ import psutil
 LIMIT_S = 120.0
 """Longer than any trial takes: what does not end by then hangs."""
 CORE_PX = 512
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine: its address, and the words before a command that is to run on it."""
+
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Host()
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,10 @@ class Conversion:
         quiet: bool = True,
         environment: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
+        host: Host = HERE,
     ) -> Conversion:
         """Small blocks, so that there are many moments between them. ``before`` is called in the new process."""
-        command = [sys.executable, "-P", "-m", "wsi_ihc", "convert", str(slide), "-o", str(output)]
+        command = [*host.prefix, sys.executable, "-P", "-m", "wsi_ihc", "convert", str(slide), "-o", str(output)]
         command += ["--generator", "identity", "--set", f"tiling.core_px={CORE_PX}", *options]
         process = subprocess.Popen(
             [*command, "--quiet"] if quiet else command,
@@ -120,9 +132,9 @@ class Conversion:
         return Outcome(self.process.returncode, lines, time.monotonic() - self.started)
 
 
-def convert(slide: Path, output: Path, *options: str, quiet: bool = True) -> Outcome:
+def convert(slide: Path, output: Path, *options: str, quiet: bool = True, host: Host = HERE) -> Outcome:
     """Undisturbed, from start to end."""
-    return Conversion.start(slide, output, *options, quiet=quiet).end()
+    return Conversion.start(slide, output, *options, quiet=quiet, host=host).end()
 
 
 def blocks_of(output: Path) -> int:
@@ -135,12 +147,14 @@ def blocks_of(output: Path) -> int:
 
 @dataclass
 class LocalCluster:
-    """``dask scheduler`` and ``dask worker`` on the loopback device, each a process of its own."""
+    """``dask scheduler`` and ``dask worker``, each a process of its own."""
 
     folder: Path
     nanny: bool = True
     """Each worker has a nanny, which starts it anew when it is killed."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    hosts: Sequence[Host] = (HERE,)
+    """The scheduler runs on the first, workers on the others in turn; all on the only one."""
     address: str = ""
     scheduler: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -148,19 +162,20 @@ class LocalCluster:
     def start_scheduler(self) -> None:
         """On a free port, and at every later call on the same one."""
         port = self.address.rpartition(":")[2] or str(random.SystemRandom().randint(20000, 29999))
-        self.address = f"tcp://127.0.0.1:{port}"
+        host = self.hosts[0]
+        self.address = f"tcp://{host.address}:{port}"
         log = self.folder / "scheduler.log"
-        self.scheduler = self._start(
-            log, "scheduler", "--host", "127.0.0.1", "--port", port, "--dashboard-address", "127.0.0.1:0"
-        )
+        self.scheduler = self._start(host, log, "scheduler", "--port", port)
         assert wait_until(lambda: "Scheduler at" in log.read_text()), log.read_text()
 
     def start_worker(self) -> None:
         """One thread; returns when the scheduler knows it."""
         log = self.folder / f"worker{len(self.workers)}.log"
         nanny = "--nanny" if self.nanny else "--no-nanny"
-        options = ["--nthreads", "1", nanny, "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
-        self.workers.append(self._start(log, "worker", self.address, *options, "--local-directory", str(self.folder)))
+        hosts = self.hosts[1:] or self.hosts
+        host = hosts[len(self.workers) % len(hosts)]
+        options = ["--nthreads", "1", nanny, "--local-directory", str(self.folder)]
+        self.workers.append(self._start(host, log, "worker", self.address, *options))
         assert wait_until(lambda: "Registered to" in log.read_text()), log.read_text()
 
     def worker_process(self, index: int) -> int | None:
@@ -184,10 +199,11 @@ class LocalCluster:
             process.wait()
         self.workers.clear()
 
-    def _start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, host: Host, log: Path, *words: str) -> subprocess.Popen[bytes]:
+        reached = ["--host", host.address, "--dashboard-address", "127.0.0.1:0"]
         with log.open("wb") as stream:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "dask", *words],
+                [*host.prefix, sys.executable, "-P", "-m", "dask", *words, *reached],
                 stdout=stream,
                 stderr=stream,
                 env={**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "False", **self.environment},
@@ -196,10 +212,12 @@ class LocalCluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, workers: int = 2, nanny: bool = True, **environment: str) -> Iterator[LocalCluster]:
+def cluster(
+    folder: Path, *, workers: int = 2, nanny: bool = True, hosts: Sequence[Host] = (HERE,), **environment: str
+) -> Iterator[LocalCluster]:
     """A scheduler and some workers; ``environment`` is theirs."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = LocalCluster(folder, nanny, environment)
+    made = LocalCluster(folder, nanny, environment, hosts)
     try:
         made.start_scheduler()
         for _ in range(workers):
@@ -237,7 +255,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = LIMIT_S) -> bool:
 
 def without_paths(line: str) -> str:
     """The line as it may stand in a page: no folders, ports, processes or names of this machine."""
-    line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8786", line)
+    line = re.sub(r"(\d+\.\d+\.\d+\.\d+):\d+", r"\1:8786", line)
     line = re.sub(r"block \d+, \d+", "block 3, 4", line)
     line = re.sub(r"process \d+ on \S+", "process 4711 on somehost", line)
     return re.sub(r"(?<!/)/(?!/)(?:[^\s/]+/)*([^\s/]+)", r"\1", line)

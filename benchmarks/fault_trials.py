@@ -5,6 +5,7 @@ from __future__ import annotations
 import fault_batches as batches
 import fault_files as files
 import fault_network as network
+import fault_wires as wires
 
 TRIALS = {
     trial.__name__.replace("_", " "): trial
@@ -29,5 +30,6 @@ TRIALS = {
         network.worker_cut_off,
         network.scheduler_cut_off,
         network.sleeper_of_an_earlier_run,
+        *((wires.worker_unplugged, wires.scheduler_unplugged, wires.short_cuts) if wires.possible() else ()),
     )
 }
