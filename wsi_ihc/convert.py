@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from contextlib import closing
@@ -18,6 +17,7 @@ from wsi_ihc.measure import Stopwatch, peak_memory_mb
 from wsi_ihc.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
 from wsi_ihc.plan import ConversionPlan
 from wsi_ihc.preparation import Prepared, opened_view, prepare
+from wsi_ihc.processors import processors
 from wsi_ihc.progress import Progress, Silence
 from wsi_ihc.source_identity import source_digest
 from wsi_ihc.staining import Staining
@@ -122,7 +122,7 @@ def estimate_conversion(
             overhead = time.perf_counter() - started
             report = staining.stain(middle)
     # Reading and encoding spread over the cores; the generator already uses all of them.
-    batch_s = report.stain_s + (report.read_s + report.encode_s) / (os.cpu_count() or 1)
+    batch_s = report.stain_s + (report.read_s + report.encode_s) / processors()
     return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), notices)
 
 

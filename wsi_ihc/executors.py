@@ -5,7 +5,6 @@ Both take a job and the batches that are to be done, and yield a report per batc
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from dask.distributed import Worker, WorkerPlugin, get_worker
 from wsi_ihc.cluster import cluster_at, own_cluster
 from wsi_ihc.errors import ClusterError
 from wsi_ihc.plan import Batch
+from wsi_ihc.processors import processors
 from wsi_ihc.staining import BatchReport, Staining, StainingJob
 
 _TASK_S = 0.25
@@ -106,4 +106,4 @@ def _stain_on_worker(plugin_name: str, batches: Sequence[Batch]) -> list[BatchRe
 
 def default_threads() -> int:
     """Two threads feed the device while it works, and more where there are cores to decode and encode on."""
-    return max(3, min(8, (os.cpu_count() or 2) + 1))
+    return max(3, min(8, processors() + 1))

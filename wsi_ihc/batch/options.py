@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_ihc.batch.claims import STALE_AFTER_S
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
+from wsi_ihc.processors import processors
 
 _SLIDES_PER_GPU = 2
 
@@ -55,8 +55,3 @@ def with_threads(settings: ConversionSettings, jobs: int) -> ConversionSettings:
         return settings
     threads = max(2, min(8, processors() // jobs + 1))
     return settings.model_copy(update={"compute": settings.compute.model_copy(update={"threads": threads})})
-
-
-def processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

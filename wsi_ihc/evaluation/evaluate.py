@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from wsi_ihc.evaluation.recipes import BCI_NOTES, MODERN_NOTES, TEXTURE_WARNING,
 from wsi_ihc.evaluation.report import JSON_NAME, Report, write_report
 from wsi_ihc.evaluation.summary import ALL, Figure, columns_of, groups_of, summarise
 from wsi_ihc.pairs import Pair, complete, find_pairs, pair_folders, read_image, read_pair
+from wsi_ihc.processors import processors
 
 Advance = Callable[[], None]
 Progress = Callable[[str, int], Advance]
@@ -111,7 +111,7 @@ def evaluate(
     images = measure_images(
         generated.tasks,
         options.recipes,
-        workers=options.workers or _processors(),
+        workers=options.workers or processors(),
         advance=progress("measuring", len(generated.tasks)),
     )
     speed = {"images_per_second": len(images) / (time.perf_counter() - started)}
@@ -207,10 +207,6 @@ def _read_real(task: Task) -> NDArray[np.uint8]:
 
 def _read_generated(task: Task) -> NDArray[np.uint8]:
     return read_image(task.generated)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _software() -> dict[str, str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wsi_ihc.encoding import halve
 from wsi_ihc.errors import one_line
 from wsi_ihc.ometiff.jpeg import JpegHeader, read_jpeg_header
+from wsi_ihc.processors import processors
 
 JPEG = 7
 _LOSSLESS = (1, 5, 8, 32773, 32946, 50000)
@@ -133,7 +134,7 @@ def pixel_problems(levels: list[TileLevel], *, quick: bool) -> Iterator[str]:
     All of them, each decoded once (depth first: memory holds one tile and a quarter per level and thread), or a
     sample of each level when ``quick``.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, processors())) as pool:
         for problems in pool.map(lambda walk: walk.problems(), _walks(levels, quick=quick)):
             yield from problems
 

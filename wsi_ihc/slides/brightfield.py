@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.geometry import Region
+from wsi_ihc.processors import processors
 from wsi_ihc.slides.reader import SlideReader
 
 LOOK_PX = 1024
@@ -74,7 +74,7 @@ def _look(slide: SlideReader) -> NDArray[np.uint8]:
         lefts = np.linspace(0, size.width - PATCH_PX, PATCHES).astype(int).clip(0)
         sides = min(PATCH_PX, size.height), min(PATCH_PX, size.width)
         regions = [Region(int(top), int(left), *sides) for top in tops for left in lefts]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, processors())) as pool:
         return np.concatenate(list(pool.map(lambda region: _reduced(slide.read(region, level)), regions)))
 
 

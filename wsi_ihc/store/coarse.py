@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.encoding import halve
 from wsi_ihc.geometry import Region
+from wsi_ihc.processors import processors
 from wsi_ihc.store.shards import ShardWriter
 from wsi_ihc.tiling import TILE_PX
 
@@ -62,7 +62,7 @@ class _Builder:
         levels = range(self._store.layout.patch_level, top + 1)
         split = max((level for level in levels if self._occupied[level].size >= _PARTS), default=top)
         parts = [(split, row, column) for row, column in np.ndindex(self._occupied[split].shape)]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, processors())) as pool:
             quarters = list(pool.map(lambda part: self._quarter(*part), parts))
         self._quarters = dict(zip(parts, quarters, strict=True))
         if split < top:

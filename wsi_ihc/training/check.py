@@ -6,7 +6,6 @@ odd (blank, or nowhere alike) are used and named.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from wsi_ihc.errors import DataSetError, SizesDifferError, WsiIhcError
+from wsi_ihc.processors import processors
 from wsi_ihc.training.densities import DAB, EOSIN, HAEMATOXYLIN, Densities, optical_density, unit
 from wsi_ihc.training.examples import Example, Image
 from wsi_ihc.training.phantom_examples import PhantomExample
@@ -92,7 +92,7 @@ def check_sources(
         advance()
         return problem
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         found = list(pool.map(look, chosen))
     bad = {
         id(example)

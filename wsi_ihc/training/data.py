@@ -7,7 +7,6 @@ very batches that the undisturbed one would have seen, with nothing but the step
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.generators.pixels import to_tensor
+from wsi_ihc.processors import processors
 from wsi_ihc.training.augmentation import augment_pair, crop_pair, match_brightness
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.examples import Example, Image
@@ -129,7 +129,7 @@ class TrainingData:
         Threads suffice: decoders and NumPy let go of the interpreter, and all share one cache. Never more than
         ``prefetch`` batches and one are in the making or waiting.
         """
-        workers = self._settings.data.workers or min(16, max(2, os.cpu_count() or 2))
+        workers = self._settings.data.workers or min(16, max(2, processors()))
         with ThreadPoolExecutor(workers, thread_name_prefix="pairs") as pool:
             ahead: deque[list[Future[tuple[Image, Image]]]] = deque()
             try:
