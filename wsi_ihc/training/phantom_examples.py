@@ -9,10 +9,7 @@ import numpy as np
 from wsi_ihc.phantom import Her2, Look, draw_field
 from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
 from wsi_ihc.training.examples import Example, Image
-
-_WHITE = (250.0, 250.0, 250.0)
-"""What glass reads in every target. Nothing in the H&E tells how bright the lamp of the IHC's scanner was: learnt from
-lamps of all kinds, glass would come out as grey as their median."""
+from wsi_ihc.training.restain import GLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class PhantomExample:
     mpp: float
 
     def read(self) -> tuple[Image, Image]:
-        look = replace(Look.sample(np.random.default_rng(self.seed)), white_ihc=_WHITE)
+        look = replace(Look.sample(np.random.default_rng(self.seed)), white_ihc=(GLASS, GLASS, GLASS))
         he, ihc = draw_field(self.seed, self.level, self.size_px, self.mpp, look)
         return he, ihc
 

@@ -22,8 +22,10 @@ _STROMA = 0.08
 _BROWN = 1.25
 _CYTOPLASM = 0.3
 """Share of its haematoxylin that the rest of a cell keeps: IHC is counterstained lightly, and nuclei must stand out."""
-_GLASS = 250
-"""What bare glass reads: white, but within what a tanh can give."""
+GLASS = 246
+"""Grey level of bare glass in every drawn target: that of a usual scanner, still white to the eye beside the 255 that
+stands where a slide has no tissue. Nothing in the H&E tells how bright the lamp of the IHC's scanner was: learnt from
+lamps of all kinds, glass would come out as grey as their median."""
 
 
 def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray[np.uint8]:
@@ -36,7 +38,7 @@ def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray
     density += _STROMA * eosin[..., None] * (COUNTERSTAIN + DAB) / 2
     if brown:
         density += _BROWN * draw_membranes(nuclei, nuclear + eosin, mpp)[..., None] * DAB
-    painted: NDArray[np.uint8] = np.clip(_GLASS * np.exp(-density), 0, 255).round().astype(np.uint8)
+    painted: NDArray[np.uint8] = np.clip(GLASS * np.exp(-density), 0, 255).round().astype(np.uint8)
     return painted
 
 
