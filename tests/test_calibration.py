@@ -1,9 +1,10 @@
 import numpy as np
 
 from wsi_ihc.calibration import calibration_regions, read_calibration_windows
+from wsi_ihc.config import TissueSettings
 from wsi_ihc.geometry import Size
 from wsi_ihc.slides import MemorySlide, SlideView
-from wsi_ihc.tissue import TissueMask
+from wsi_ihc.tissue import TissueMask, find_tissue
 
 
 def _scene(tissue: np.ndarray) -> tuple[SlideView, TissueMask]:
@@ -40,3 +41,11 @@ def test_tissue_thinner_than_a_window_is_still_sampled() -> None:
     regions = calibration_regions(view, mask, count=4, side_px=128)
     assert regions
     assert all(mask.fraction(region) > 0 for region in regions)
+
+
+def test_where_nobody_looked_for_tissue_windows_are_all_over_the_plane() -> None:
+    view, _ = _scene(np.ones((40, 160), bool))
+    regions = calibration_regions(view, find_tissue(view, TissueSettings(source="none")), count=16, side_px=64)
+    assert len(regions) == 16
+    tops, lefts = ({region.top // 160 for region in regions}, {region.left // 640 for region in regions})
+    assert tops == lefts == {0, 1, 2, 3}

@@ -21,11 +21,14 @@ def calibration_regions(view: SlideView, mask: TissueMask, *, count: int, side_p
     the order drawn, then the fullest of the rest. Overlaps are passed over as long as there are others.
     """
     generator = np.random.default_rng(_SEED)
-    centres = np.argwhere(mask.pixels)
-    if not len(centres):
-        centres = np.argwhere(np.ones_like(mask.pixels))
-    drawn = generator.choice(len(centres), size=count * _CANDIDATES_PER_WINDOW)
-    regions = [_square_around(centre, mask, view, side_px) for centre in centres[drawn]]
+    pixels = np.argwhere(mask.pixels)
+    if not len(pixels):
+        pixels = np.argwhere(np.ones_like(mask.pixels))
+    drawn = generator.choice(len(pixels), size=count * _CANDIDATES_PER_WINDOW)
+    # Anywhere on the plane's part of a pixel of the mask: where nobody looked for tissue, a single one is the plane.
+    within = np.minimum(np.array(view.size) / mask.downsample - pixels, 1)[drawn]
+    points = (pixels[drawn] + within * generator.random(within.shape)) * mask.downsample
+    regions = [_square_around(point, view, side_px) for point in points]
     fullness = np.array([mask.fraction(region) for region in regions])
     order = np.argsort(-np.minimum(fullness, _LEAST_TISSUE), kind="stable")
     chosen: list[Region] = []
@@ -35,11 +38,10 @@ def calibration_regions(view: SlideView, mask: TissueMask, *, count: int, side_p
     return chosen
 
 
-def _square_around(centre: NDArray[np.int64], mask: TissueMask, view: SlideView, side_px: int) -> Region:
-    """The square about a mask pixel, shifted to lie on the plane as far as the plane is large enough."""
+def _square_around(point: NDArray[np.float64], view: SlideView, side_px: int) -> Region:
+    """The square about a point of the plane, shifted to lie on it as far as the plane is large enough."""
     corner = (
-        int(np.clip((at + 0.5) * mask.downsample - side_px / 2, 0, max(0, length - side_px)))
-        for at, length in zip(centre, view.size, strict=True)
+        int(np.clip(at - side_px / 2, 0, max(0, length - side_px))) for at, length in zip(point, view.size, strict=True)
     )
     top, left = corner
     return Region(top, left, side_px, side_px)
