@@ -15,7 +15,7 @@ from wsi_ihc.slides.reader import SlideReader
 
 LOOK_PX = 1024
 """Longer side of the level that is looked at, if the slide has one so small."""
-WHOLE_PX = 16_000_000
+WHOLE_PX = 4_000_000
 """A level of more pixels is only looked at in patches."""
 PATCHES, PATCH_PX = 12, 256
 """Patches along each side, and the side of one."""

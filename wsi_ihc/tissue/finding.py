@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 DEFAULTS = TissueSettings()
 ASSUMED_MPP = 0.5
 """Of a slide that states no pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
-MAX_THUMBNAIL_PX = 8_000_000
-"""A larger one is made coarser: a whole glass of 25 x 75 mm is then seen at 15 um/px, in 250 MB; 450 MB with ink."""
-STRIP_PX = 512
+MAX_THUMBNAIL_PX = 6_000_000
+"""A larger one is made coarser: a whole glass of 25 x 75 mm is then seen at 18 um/px."""
+STRIP_PX = 64
 
 
 def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueMask:

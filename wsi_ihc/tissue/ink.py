@@ -22,7 +22,7 @@ OPAQUE = 1.5
 
 
 class Sign(IntFlag):
-    """What a pixel's own densities say of ink.
+    """What a pixel says of ink, and of tissue: bits of a byte, for a picture of a whole slide is large.
 
     Strokes fade into the colours of pale nuclei and eosin: blue and red ink are followed from where they are ink
     without doubt as far as they may be.
@@ -34,6 +34,10 @@ class Sign(IntFlag):
     BLUE = 4
     REDDISH = 8
     RED = 16
+    COLOURED = 32
+    """Perhaps tissue, if it is no ink."""
+    STRONG = 64
+    """Surely tissue, if it is no ink."""
 
 
 def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -55,7 +59,6 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
         Sign.REDDISH: reddish,
         Sign.RED: reddish & (green > 1.1) & (blue > 0.65 * green) & (red < 0.18 * green),
     }
-    # One bit a sign: a picture of a whole slide is large.
     bits = np.zeros(red.shape, np.uint8)
     for sign, where in signs.items():
         bits |= where * np.uint8(sign)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
 from wsi_ihc.tissue.bands import bands
-from wsi_ihc.tissue.ink import find_ink, ink_signs, under_ink
+from wsi_ihc.tissue.ink import Sign, find_ink, ink_signs, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces, pixel_counts
 
 DEFAULTS = TissueSettings()
@@ -56,38 +56,36 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
     picture unless there is ink on it.
     """
     glass = glass_colour(rgb) or ASSUMED_GLASS
-    coloured, strong, signs = _stain_signs(rgb, glass)
+    signs = _signs(rgb, glass)
     ink = find_ink(signs, mpp)
-    del signs
     textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp) if ink.any() else None
     # The picture itself is not needed any more, and it is the largest array here.
     del rgb
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
-    coloured &= ~near_ink
-    strong &= ~around_ink
+    coloured, strong = (signs & Sign.COLOURED > 0) & ~near_ink, (signs & Sign.STRONG > 0) & ~around_ink
+    del signs, around_ink
     evidence = hysteresis(coloured, strong)
-    del coloured, strong, around_ink
+    del coloured, strong
     tissue = evidence if textured is None else _with_inked(evidence, near_ink, textured, mpp, settings)
     tissue = closed(tissue, settings.closing_um / mpp)
     tissue = without_dust(tissue, evidence, max(MIN_PIECE_PX, settings.min_area_um2 / mpp**2))
     return with_holes(tissue, near_ink, settings.max_hole_um2 / mpp**2)
 
 
-def _stain_signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> tuple[Mask, Mask, NDArray[np.uint8]]:
-    """What a pixel and its neighbours say: where there may be tissue, where there surely is, and signs of ink.
+def _signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """What each pixel and its neighbours say: a sum of ``Sign``, (height, width).
 
     Computed in bands of rows, so that no density of the whole picture is ever in memory.
     """
-    coloured, strong = np.empty(rgb.shape[:2], bool), np.empty(rgb.shape[:2], bool)
     signs = np.empty(rgb.shape[:2], np.uint8)
     for band in bands(rgb.shape[0]):
         red, green, blue = optical_density(rgb[band.seen], glass)
         signal = np.asarray(cv2.GaussianBlur(green - np.minimum(red, blue), (3, 3), 0), np.float32)
         threshold = np.maximum(LOW_SIGNAL, MIN_COLOUR_SHARE * _mean_density((red, green, blue)))
-        coloured[band.rows] = (signal > threshold)[band.own]
-        strong[band.rows] = (signal > HIGH_SIGNAL)[band.own]
-        signs[band.rows] = ink_signs(red, green, blue)[band.own]
-    return coloured, strong, signs
+        found = ink_signs(red, green, blue)
+        found |= (signal > threshold) * np.uint8(Sign.COLOURED) | (signal > HIGH_SIGNAL) * np.uint8(Sign.STRONG)
+        signs[band.rows] = found[band.own]
+    return signs
 
 
 def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
