@@ -187,8 +187,9 @@ def test_memory_does_not_follow_the_slide(tmp_path: Path, monkeypatch: pytest.Mo
         tracemalloc.stop()
         return most
 
-    # Nine times the pixels; the further levels of the pyramid keep a few tiles each.
-    assert peak(8_192) < 1.6 * peak(2_730)
+    peak(1_024)  # What is made once in a process is not the slide's.
+    # Sixteen times the pixels; the further levels of the pyramid keep a few tiles each.
+    assert peak(16_384) < 2 * peak(4_096)
 
 
 def test_sparse_slide_is_mostly_one_tile_of_glass(tmp_path: Path) -> None:
