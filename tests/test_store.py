@@ -159,12 +159,13 @@ def test_blocks_that_were_never_put_are_white_and_the_grid_still_does_not_matter
         put(store, plane, *cell)
         results.append(everything(store))
     assert results[0] == results[1] == results[2]
-    assert results[0][0].count(TileStore.attach(tmp_path / "512").layout.codec.white) == 5 * 4 - 1
+    assert results[0][0].count(TileStore.attach(tmp_path / "512").layout.codec.glass_tile) == 5 * 4 - 1
 
 
-def test_a_store_without_blocks_is_all_white(tmp_path: Path) -> None:
-    store = TileStore.create(tmp_path / "store", StoreLayout(Size(700, 1300), 512), {})
-    assert {data for level in everything(store) for data in level} == {store.layout.codec.white}
+def test_a_store_without_blocks_is_all_glass(tmp_path: Path) -> None:
+    layout = StoreLayout(Size(700, 1300), 512, glass=(246, 245, 244))
+    store = TileStore.create(tmp_path / "store", layout, {})
+    assert {data for level in everything(store) for data in level} == {store.layout.codec.glass_tile}
 
 
 @pytest.mark.parametrize("core", [512, 1024, 1536, 2048])
@@ -398,3 +399,12 @@ def test_a_folder_of_marks_from_an_earlier_version_holds_no_blocks(tmp_path: Pat
     store = TileStore.create(tmp_path / "store", StoreLayout(Size(700, 700), 512), {})
     (store.path / "blocks" / "0.0").write_bytes(b"\x01")
     assert store.finished() == set()
+
+
+def test_a_run_that_goes_on_keeps_the_colour_of_its_glass(tmp_path: Path) -> None:
+    layout = StoreLayout(Size(700, 1300), 512, "deflate", glass=(246, 245, 244))
+    TileStore.create(tmp_path / "store", layout, FINGERPRINT)
+    again = TileStore.open(tmp_path / "store", StoreLayout(Size(700, 1300), 512, "deflate"), FINGERPRINT)
+    assert again.layout.glass == TileStore.attach(tmp_path / "store").layout.glass == (246, 245, 244)
+    tile = np.full((512, 512, 3), (246, 245, 244), np.uint8)
+    np.testing.assert_array_equal(again.layout.codec.decode(again.layout.codec.encode(tile)), tile)

@@ -147,7 +147,7 @@ def _check_whole(prepared: Prepared, store: TileStore) -> None:
     """What was written is the whole of one slide.
 
     Raises:
-        StorageError: blocks have vanished from the store, which would have become white glass.
+        StorageError: blocks have vanished from the store, which would have become glass.
         UnreadableSlideError: another slide lies under the name, of which some blocks may be.
     """
     source, finished = prepared.job.source, store.finished()

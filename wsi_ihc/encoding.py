@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Compression = Literal["jpeg", "deflate"]
+Colour = tuple[int, int, int]
+"""Red, green, blue."""
+WHITE: Colour = (255, 255, 255)
 
 DEFLATE_LEVEL = 4
 """Higher levels cost twice the time for less than a per cent on stained tissue behind the predictor."""
@@ -44,15 +47,16 @@ class TileCodec:
     compression: Compression = "jpeg"
     quality: int = 85
     side: int = 512
+    glass: Colour = WHITE
+    """What bare glass looks like: a tile of nothing else has a short form of its own."""
 
     def encode(self, pixels: NDArray[np.uint8]) -> bytes:
         """The bytes of a tile, from the part of it that lies on the plane: (h, w, 3), at most (side, side, 3).
 
-        Beyond the plane its edge is repeated: JPEG shares colours among neighbours, and white would bleed in. A tile
-        that is all white has a short form of its own.
+        Beyond the plane its edge is repeated: JPEG shares colours among neighbours, and white would bleed in.
         """
-        if pixels[0, 0].min() == 255 and pixels.min() == 255:
-            return self.white
+        if (pixels[0, 0] == self.glass).all() and (pixels == pixels[0, 0]).all():
+            return self.glass_tile
         height, width = pixels.shape[:2]
         if (height, width) != (self.side, self.side):
             pixels = np.pad(pixels, ((0, self.side - height), (0, self.side - width), (0, 0)), mode="edge")
@@ -85,9 +89,9 @@ class TileCodec:
                 return data[:1] == b"\x78" and any(data[-4:])
 
     @cached_property
-    def white(self) -> bytes:
+    def glass_tile(self) -> bytes:
         """The tile of bare glass. Most of a slide is glass: its own Huffman table makes it 1.8 kB instead of 4.7."""
-        return self._encode(np.full((self.side, self.side, 3), 255, np.uint8), optimize=True)
+        return self._encode(np.full((self.side, self.side, 3), self.glass, np.uint8), optimize=True)
 
     def _encode(self, pixels: NDArray[np.uint8], *, optimize: bool = False) -> bytes:
         match self.compression:

@@ -18,18 +18,20 @@ from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
 from wsi_ihc.calibration import read_calibration_windows
 from wsi_ihc.computation import Computation
 from wsi_ihc.config import ConversionSettings
+from wsi_ihc.encoding import Colour
 from wsi_ihc.errors import SettingsError, UnsupportedSlideError
 from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
 from wsi_ihc.generators.calibration import pool_statistics
 from wsi_ihc.generators.device import choose_device
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
+from wsi_ihc.glass import SIDE_PX, stained_glass
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
 from wsi_ihc.progress import Progress
 from wsi_ihc.slides import SlideView, check_brightfield, open_slide
 from wsi_ihc.source_identity import source_digest
-from wsi_ihc.staining import StainingJob
+from wsi_ihc.staining import StainingJob, load_stainer
 from wsi_ihc.store import StaleStoreError, StoreLayout, TileStore
 from wsi_ihc.tissue import TissueMask, find_tissue
 
@@ -107,16 +109,20 @@ def prepare(
             f"{source}: no tissue found; check the slide, give the tissue with --tissue FILE.geojson, "
             "or stain everything with --tissue none"
         )
+    statistics = _kept_statistics(store) if store else None
+    if mode == "calibrated" and statistics is None:
+        progress.stage("calibrating")
+        statistics = _statistics(network, view, mask, settings)
     if store is None:
         if core_px == "auto" and mode != "tile":
             chosen = choose_core_px(architecture, mask, halo_px=halo_px, align_px=align_px, budget=budget)
             layout = replace(layout, core_px=chosen)
+        if architecture.kind in LEARNED_KINDS:
+            layout = replace(layout, glass=_glass(view, mask, settings, statistics, align_px))
         store = TileStore.create(store_path, layout, fingerprint)
         store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
-    statistics = None
-    if mode == "calibrated":
-        progress.stage("calibrating")
-        statistics = _kept_statistics(store, network, view, mask, settings)
+        if statistics is not None:
+            store.save_arrays("statistics", statistics.to_arrays())
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     plan = plan_conversion(
@@ -195,23 +201,30 @@ def _kept_mask(store: TileStore, view: SlideView) -> TissueMask | None:
     return None if kept is None else TissueMask(kept["pixels"], float(kept["downsample"]), view.size)
 
 
-def _kept_statistics(
-    store: TileStore,
-    network: nn.Module,
-    view: SlideView,
-    mask: TissueMask,
-    settings: ConversionSettings,
-) -> NormStatistics:
+def _kept_statistics(store: TileStore) -> NormStatistics | None:
     kept = store.load_arrays("statistics")
-    if kept is not None:
-        return NormStatistics.from_arrays(kept)
+    return None if kept is None else NormStatistics.from_arrays(kept)
+
+
+def _statistics(network: nn.Module, view: SlideView, mask: TissueMask, settings: ConversionSettings) -> NormStatistics:
     side = -(-settings.generator.calibration_px // measure_alignment(network)) * measure_alignment(network)
     sample = read_calibration_windows(view, mask, count=settings.generator.calibration_tiles, side_px=side)
     # Done here, also when the blocks are stained elsewhere: the device of the settings may be there only.
     device = "auto" if settings.compute.scheduler else settings.compute.device
-    statistics = pool_statistics(network, sample, device=choose_device(device))
-    store.save_arrays("statistics", statistics.to_arrays())
-    return statistics
+    return pool_statistics(network, sample, device=choose_device(device))
+
+
+def _glass(
+    view: SlideView,
+    mask: TissueMask,
+    settings: ConversionSettings,
+    statistics: NormStatistics | None,
+    align_px: int,
+) -> Colour:
+    """The colour that the generator gives to the slide's glass; the same on every device."""
+    plain = settings.compute.model_copy(update={"device": "cpu", "precision": "float32", "backend": "torch"})
+    stainer = load_stainer(settings.model_copy(update={"compute": plain}), statistics)
+    return stained_glass(stainer, view, mask, -(-SIDE_PX // align_px) * align_px)
 
 
 def _kept_batch_size(

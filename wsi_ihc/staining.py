@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import ConversionSettings
+from wsi_ihc.encoding import WHITE, Colour
 from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
 from wsi_ihc.pixel_memory import PixelMemory
 from wsi_ihc.plan import Batch
@@ -86,28 +87,36 @@ class Staining:
         read = time.perf_counter()
         stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
         done = time.perf_counter()
-        for tile, pixels in zip(tiles, stained.pixels, strict=True):
-            self.store.put(tile.row, tile.column, whiten_glass(pixels, self.mask.coverage(tile.core), self.memory))
+        glass = self.store.layout.glass
+        for tile, core in zip(tiles, stained.pixels, strict=True):
+            pixels = fade_to_glass(core, self.mask.coverage(tile.core), glass, self.memory)
+            self.store.put(tile.row, tile.column, pixels)
         encoded = time.perf_counter()
         return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
 
 
-def whiten_glass(
-    pixels: NDArray[np.uint8], coverage: NDArray[np.float32] | None, memory: PixelMemory | None = None
+def fade_to_glass(
+    pixels: NDArray[np.uint8],
+    coverage: NDArray[np.float32] | None,
+    glass: Colour = WHITE,
+    memory: PixelMemory | None = None,
 ) -> NDArray[np.uint8]:
-    """Fades ``pixels`` (h, w, 3) to white by tissue ``coverage`` (h, w); None is 1 everywhere.
+    """Fades ``pixels`` (h, w, 3) to the colour of glass by tissue ``coverage`` (h, w); None is 1 everywhere.
 
-    What the tissue absorbs is multiplied and rounded, halves to even: exact where the coverage is 0 or 1. In bands of
+    The difference to glass is multiplied and rounded, halves to even: exact where the coverage is 0 or 1. In bands of
     rows that fit a processor's cache. The result lies in ``memory`` when there is one.
     """
     if coverage is None:
         return np.ascontiguousarray(pixels)
     faded = (memory or PixelMemory()).array(pixels.shape)
+    colour = (*glass, 0)
     for top in range(0, pixels.shape[0], _BAND_PX):
         rows = slice(top, top + _BAND_PX)
         share = cv2.merge([coverage[rows]] * 3)
-        absorbed = cv2.multiply(cv2.bitwise_not(pixels[rows]), share, dtype=cv2.CV_8U)
-        cv2.bitwise_not(absorbed, dst=faded[rows])
+        # OpenCV's stubs know no colours here, OpenCV does.
+        apart = cv2.subtract(pixels[rows], colour, dtype=cv2.CV_16S)  # type: ignore[call-overload]
+        cv2.multiply(apart, share, dst=apart, dtype=cv2.CV_16S)
+        cv2.add(apart, colour, dst=faded[rows], dtype=cv2.CV_8U)  # type: ignore[call-overload]
     return faded
 
 

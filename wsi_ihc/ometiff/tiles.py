@@ -79,7 +79,7 @@ class TileLevel:
         return pixels
 
     def white(self) -> NDArray[np.uint8]:
-        """A tile of glass, (side, side, 3)."""
+        """What lies beyond the level, (side, side, 3)."""
         return np.full((self.side, self.side, 3), (255, 128, 128) if self._stored_as_ycbcr else 255, np.uint8)
 
     def is_black(self, pixels: NDArray[np.uint8]) -> bool:

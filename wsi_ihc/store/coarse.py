@@ -25,7 +25,7 @@ _PARTS = 16
 
 
 def complete_levels(store: TileStore) -> None:
-    """Encodes and stores every tile of the patch level and above that is not all white.
+    """Encodes and stores every tile of the patch level and above that is not all glass.
 
     Depth first: a tile is made from its four children as soon as they are there. The slide's parts are shared among
     threads. Memory bound: one tile and a quarter per level and thread, a quarter of a tile for each of up to a
@@ -69,7 +69,7 @@ class _Builder:
             self._quarter(top, 0, 0)
 
     def _quarter(self, level: int, row: int, column: int) -> NDArray[np.uint8] | None:
-        """A tile's part on the plane on the next coarser level, or None when all of it is white.
+        """A tile's part on the plane on the next coarser level, or None when all of it is glass.
 
         The tile and everything under it is made and stored, unless that is done.
         """
@@ -81,7 +81,7 @@ class _Builder:
         layout = self._store.layout
         height, width = layout.levels[level]
         height, width = min(TILE_PX, height - row * TILE_PX), min(TILE_PX, width - column * TILE_PX)
-        pixels = np.full((height, width, 3), 255, np.uint8)
+        pixels = np.full((height, width, 3), layout.glass, np.uint8)
         if level == layout.patch_level:
             self._paste_patches(pixels, Region(row * TILE_PX, column * TILE_PX, height, width))
         else:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.encoding import Compression, TileCodec, halve
+from wsi_ihc.encoding import WHITE, Colour, Compression, TileCodec, halve
 from wsi_ihc.geometry import Size
 from wsi_ihc.tiling import TILE_PX
 
@@ -46,6 +46,8 @@ class StoreLayout:
     core_px: int
     compression: Compression = "jpeg"
     quality: int = 85
+    glass: Colour = WHITE
+    """What a tile without tissue looks like."""
 
     def __post_init__(self) -> None:
         if self.core_px <= 0 or self.core_px % TILE_PX:
@@ -55,7 +57,7 @@ class StoreLayout:
 
     @cached_property
     def codec(self) -> TileCodec:
-        return TileCodec(self.compression, self.quality, TILE_PX)
+        return TileCodec(self.compression, self.quality, TILE_PX, self.glass)
 
     @cached_property
     def levels(self) -> tuple[Size, ...]:
@@ -115,7 +117,7 @@ class StoreLayout:
         return Size(height, width)
 
     def occupied(self, blocks: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-        """Per level, which tiles hold anything of the ``blocks`` (grid) marked True; the others are white."""
+        """Per level, which tiles hold anything of the ``blocks`` (grid) marked True; the others are glass."""
         tiles = np.repeat(np.repeat(blocks, self.core_tiles(0), axis=0), self.core_tiles(0), axis=1)
         rows, columns = self.tile_grid(0)
         found = [tiles[:rows, :columns]]

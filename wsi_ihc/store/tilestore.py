@@ -41,8 +41,8 @@ class TileStore:
 
     A block is one file, written under a temporary name first: many processes and machines may write at once, and a
     process that is killed leaves its block unfinished, nothing else.
-    A tile that is absent reads as white. Nothing is synced to the disk block by block; a power cut may cost finished
-    blocks, which is noticed when the output is written.
+    A tile that is absent is glass, of the colour that ``layout`` names. Nothing is synced to the disk block by block;
+    a power cut may cost finished blocks, which is noticed when the output is written.
     """
 
     path: Path
@@ -72,7 +72,8 @@ class TileStore:
     ) -> TileStore:
         """Continues a store, when nobody else has it open: what killed processes left half written is removed.
 
-        With ``any_core`` the store keeps the size of its blocks, whatever ``layout`` says of it.
+        The store keeps the colour of its glass, and with ``any_core`` the size of its blocks, whatever ``layout`` says
+        of them.
 
         Raises:
             FileNotFoundError: there is none; create it.
@@ -84,11 +85,13 @@ class TileStore:
         description = _describe(path)
         if description is None:
             raise StaleStoreError(path, ("its description is damaged",))
+        known = description.get("layout", {})
         if any_core:
-            layout = replace(layout, core_px=description["layout"]["core_px"])
+            layout = replace(layout, core_px=known["core_px"])
+        layout = replace(layout, glass=tuple(known.get("glass", layout.glass)))
         wanted = _plain({"layout": asdict(layout), "fingerprint": dict(fingerprint)})
         differences = [
-            *_differences(description.get("layout", {}), wanted["layout"]),
+            *_differences(known, wanted["layout"]),
             *_differences(description.get("fingerprint", {}), wanted["fingerprint"]),
         ]
         if differences:
@@ -110,7 +113,9 @@ class TileStore:
         if description is None:
             raise StorageError(f"{path}: no store of blocks; it has vanished or was never made")
         layout = description["layout"]
-        return cls(path, StoreLayout(**(layout | {"size": Size(*layout["size"])})))._held()
+        return cls(
+            path, StoreLayout(**(layout | {"size": Size(*layout["size"]), "glass": tuple(layout["glass"])}))
+        )._held()
 
     def put(self, row: int, column: int, pixels: NDArray[np.uint8]) -> int:
         """Encodes and stores a block: ``pixels`` (core, core, 3), of which what lies beyond the plane is ignored.
@@ -159,15 +164,15 @@ class TileStore:
         complete_levels(self)
 
     def tiles(self, level: int) -> Iterator[bytes]:
-        """The encoded tiles of ``level`` row by row, white where nothing was stored; ``complete`` comes first.
+        """The encoded tiles of ``level`` row by row, glass where nothing was stored; ``complete`` comes first.
 
         Raises:
             StorageError: a tile of a finished block is damaged or missing; the block is forgotten.
         """
-        white = self.layout.codec.white
+        glass = self.layout.codec.glass_tile
         occupied = self.layout.occupied(self.finished_mask())[level]
         for row, column in np.ndindex(occupied.shape):
-            yield self.read_tile(level, row, column) if occupied[row, column] else white
+            yield self.read_tile(level, row, column) if occupied[row, column] else glass
 
     def read_tile(self, level: int, row: int, column: int) -> bytes:
         """The encoded bytes of a tile that was stored.

@@ -22,7 +22,7 @@ NAME = "wsi_ihc.tile"
 
 
 def open_with_zarr(path: Path) -> zarr.Group:
-    """The store at ``path``, read-only, also while a run is at it.
+    """The store at ``path``, read-only, also while a run is at it. What is absent reads as white.
 
     ``["blocks"][row, column, part]`` is a tile of RGB pixels, by row and column of its block and ``layout.parts``.
     """
