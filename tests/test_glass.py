@@ -12,46 +12,42 @@ from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.convert import convert_slide
 from wsi_ihc.encoding import WHITE
-from wsi_ihc.geometry import Region, Size
-from wsi_ihc.glass import glass_region, stained_glass
+from wsi_ihc.geometry import Size
+from wsi_ihc.glass import colour_of_glass, read_glass
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import TissueMask
 
 
-def scene(tissue: np.ndarray) -> tuple[SlideView, TissueMask]:
+def read(tissue: np.ndarray) -> np.ndarray:
+    """The square of glass of a slide whose red tells the column: 16 px for each of the mask's, green 240."""
     size = Size(*(16 * length for length in tissue.shape))
-    slide = MemorySlide(np.full((*size, 3), 240, np.uint8), mpp=0.5)
-    return SlideView.at(slide, 0.5), TissueMask(tissue, 16.0, size)
+    pixels = np.full((*size, 3), 240, np.uint8)
+    pixels[..., 0] = np.arange(size.width) // 16
+    view = SlideView.at(MemorySlide(pixels, mpp=0.5), 0.5)
+    return read_glass(view, TissueMask(tissue, 16.0, size), 256)
 
 
-def test_the_square_lies_on_the_plane_and_far_from_tissue() -> None:
-    tissue = np.zeros((60, 60), bool)
+def test_glass_is_read_far_from_tissue() -> None:
+    tissue = np.zeros((60, 90), bool)
     tissue[:, :20] = True
-    view, mask = scene(tissue)
-    region = glass_region(view, mask, 256)
-    assert region is not None
-    assert region.left > 21 * 16
-    assert region.intersection(Region(0, 0, *view.size)) == region
+    glass = read(tissue)
+    assert glass.shape == (256, 256, 3)
+    assert glass[..., 0].min() >= 30
+    assert (glass[..., 1] == 240).all()
 
 
-@pytest.mark.parametrize("tissue", [np.ones((60, 60), bool), np.eye(60, dtype=bool), np.zeros((12, 60), bool)])
-def test_without_room_for_a_square_glass_is_white(tissue: np.ndarray) -> None:
-    tissue = tissue | np.roll(tissue, 15, 1) | np.roll(tissue, 30, 1) | np.roll(tissue, 45, 1)
-    view, mask = scene(tissue)
-    assert glass_region(view, mask, 256) is None
-    assert stained_glass(lambda window: window, view, mask, 256) == WHITE
+@pytest.mark.parametrize("shape", [(60, 60), (12, 60)])
+def test_where_tissue_leaves_no_room_it_is_usual_glass(shape: tuple[int, int]) -> None:
+    tissue = np.zeros(shape, bool)
+    tissue[:, ::12] = True
+    assert (read(tissue) == 245).all()
 
 
 def test_the_middle_decides_and_a_dark_answer_is_no_glass() -> None:
-    view, mask = scene(np.zeros((60, 60), bool))
-
-    def stain(window: np.ndarray) -> np.ndarray:
-        stained = np.full_like(window, 10)
-        stained[:, 64:-64, 64:-64] = window[:, 64:-64, 64:-64] + np.uint8([1, 2, 3])
-        return stained
-
-    assert stained_glass(stain, view, mask, 256) == (241, 242, 243)
-    assert stained_glass(lambda window: window - 100, view, mask, 256) == WHITE
+    stained = np.full((256, 256, 3), 10, np.uint8)
+    assert colour_of_glass(stained) == WHITE
+    stained[64:-64, 64:-64] = (241, 242, 243)
+    assert colour_of_glass(stained) == (241, 242, 243)
 
 
 def test_a_learned_generator_leaves_no_halo(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ would be a halo on pure white; so what is not stained takes the colour that the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from wsi_ihc.encoding import WHITE, Colour
 from wsi_ihc.geometry import Region
 from wsi_ihc.slides import SlideView
 from wsi_ihc.tissue import TissueMask
+from wsi_ihc.tissue.segmentation import ASSUMED_GLASS
 
 SIDE_PX = 256
 """Of the square of glass that is looked at, at least."""
@@ -24,29 +24,28 @@ _DARKEST = 200
 """A darker answer is no glass: white is kept."""
 
 
-def stained_glass(
-    stain: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], view: SlideView, mask: TissueMask, side_px: int
-) -> Colour:
-    """The median colour that ``stain`` gives to a square of glass, or white where the slide has none so large.
+def read_glass(view: SlideView, mask: TissueMask, side_px: int) -> NDArray[np.uint8]:
+    """A square of the slide's glass, (side_px, side_px, 3): the one farthest from tissue and from the plane's edge.
 
-    ``stain`` takes and gives (1, side_px, side_px, 3). Only the middle counts: borders see the end of the window.
+    Where tissue leaves no room for it, what scanners usually show.
     """
-    region = glass_region(view, mask, side_px)
-    if region is None:
-        return WHITE
-    quarter = side_px // 4
-    middle = stain(view.read(region)[None])[0, quarter:-quarter, quarter:-quarter]
-    red, green, blue = (int(value) for value in np.median(middle.reshape(-1, 3), axis=0))
-    return (red, green, blue) if min(red, green, blue) >= _DARKEST else WHITE
-
-
-def glass_region(view: SlideView, mask: TissueMask, side_px: int) -> Region | None:
-    """The square that lies farthest from tissue and from the edge of the plane; None where none is free of tissue."""
     free = np.pad(~mask.pixels, 1).astype(np.uint8)
     distance = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)
-    if distance[row, column] * mask.downsample < side_px / math.sqrt(2):
-        return None
     top, left = (int((at + 0.5) * mask.downsample - side_px / 2) for at in (row, column))
     region = Region(top, left, side_px, side_px)
-    return region if region.intersection(Region(0, 0, *view.size)) == region else None
+    has_room = distance[row, column] * mask.downsample >= side_px / math.sqrt(2)
+    if has_room and region.intersection(Region(0, 0, *view.size)) == region:
+        return view.read(region)
+    return np.full((side_px, side_px, 3), ASSUMED_GLASS, np.uint8)
+
+
+def colour_of_glass(stained: NDArray[np.uint8]) -> Colour:
+    """The median colour of a stained square of glass, (side, side, 3); white where it is too dark to be glass.
+
+    Only the middle counts: borders see the end of the window.
+    """
+    quarter = stained.shape[0] // 4
+    middle = stained[quarter:-quarter, quarter:-quarter]
+    red, green, blue = (int(value) for value in np.median(middle.reshape(-1, 3), axis=0))
+    return (red, green, blue) if min(red, green, blue) >= _DARKEST else WHITE

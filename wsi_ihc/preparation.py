@@ -18,14 +18,14 @@ from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
 from wsi_ihc.calibration import read_calibration_windows
 from wsi_ihc.computation import Computation
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.encoding import Colour
+from wsi_ihc.encoding import WHITE, Colour
 from wsi_ihc.errors import SettingsError, UnsupportedSlideError
 from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
 from wsi_ihc.generators.calibration import pool_statistics
 from wsi_ihc.generators.device import choose_device
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
-from wsi_ihc.glass import SIDE_PX, stained_glass
+from wsi_ihc.glass import SIDE_PX, colour_of_glass, read_glass
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
 from wsi_ihc.progress import Progress
@@ -221,10 +221,13 @@ def _glass(
     statistics: NormStatistics | None,
     align_px: int,
 ) -> Colour:
-    """The colour that the generator gives to the slide's glass; the same on every device."""
+    """The colour that the generator gives to the slide's glass, the same on every device; white where there is none."""
+    if mask.pixels.all():
+        return WHITE
     plain = settings.compute.model_copy(update={"device": "cpu", "precision": "float32", "backend": "torch"})
     stainer = load_stainer(settings.model_copy(update={"compute": plain}), statistics)
-    return stained_glass(stainer, view, mask, -(-SIDE_PX // align_px) * align_px)
+    glass = read_glass(view, mask, -(-SIDE_PX // align_px) * align_px)
+    return colour_of_glass(stainer(glass[None])[0])
 
 
 def _kept_batch_size(
