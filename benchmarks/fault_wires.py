@@ -11,9 +11,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fault_kills import Ground, Row, row
-from fault_processes import Conversion, Host, LocalCluster, cluster, convert
+from fault_processes import Conversion, Host, LocalCluster, Outcome, cluster, convert
 
 _SWITCH = "wsi-ihc-switch"
 _SHORT_S, _PATIENCE = 6.0, "8s"
@@ -82,15 +83,27 @@ def worker_unplugged(ground: Ground) -> Row:
     """A worker's cable is out until the slide is done, and then in again."""
     output = ground.output("worker unplugged")
     with wired(ground, "worker unplugged") as (wires, there):
-        running = _start(ground, output, wires, there)
-        wires.pull("worker1")
-        ended = running.end()
-        wires.plug("worker1")
+        ended, _ = _end_without("worker1", ground, output, wires, there)
         time.sleep(3)
-        same = ground.reached(ended, output) and not running.store.exists()
+        same = ground.reached(ended, output) and not Path(f"{output}.blocks.zarr").exists()
     return row(
         "cable of a worker pulled in mid-slide, in again when the slide is done", [ended], [], 0, same,
         f"finished by the other in {ended.seconds:.0f} s; dask gave the worker up after {_PATIENCE}",
+    )  # fmt: skip
+
+
+def scheduler_unplugged(ground: Ground) -> Row:
+    """The scheduler's cable is out until the run has given up; then it is in again, and there are workers again."""
+    output = ground.output("scheduler unplugged")
+    with wired(ground, "scheduler unplugged") as (wires, there):
+        ended, patience_s = _end_without("scheduler", ground, output, wires, there)
+        there.stop_workers()
+        for _ in range(2):
+            there.start_worker()
+        same = ground.reached(convert(ground.slide, output, *_spread(there), host=wires.person), output)
+    return row(
+        "cable of the scheduler pulled in mid-slide; in again after the run has ended", [ended], [ended.line], 10, same,
+        f"after {patience_s:.0f} s; the workers had ended too; with others the same command continued",
     )  # fmt: skip
 
 
@@ -114,26 +127,17 @@ def short_cuts(ground: Ground) -> Row:
     )  # fmt: skip
 
 
-def scheduler_unplugged(ground: Ground) -> Row:
-    """The scheduler's cable is out for good; later it is in again."""
-    output = ground.output("scheduler unplugged")
-    with wired(ground, "scheduler unplugged") as (wires, there):
-        running = _start(ground, output, wires, there)
-        wires.pull("scheduler")
-        before = running.seconds_since_start()
-        ended = running.end()
-        wires.plug("scheduler")
-        there.stop_workers()
-        for _ in range(2):
-            there.start_worker()
-        same = ground.reached(convert(ground.slide, output, *_spread(there), host=wires.person), output)
-    return row(
-        "cable of the scheduler pulled in mid-slide; in again after the run has ended", [ended], [ended.line], 10, same,
-        f"after {ended.seconds - before:.0f} s; the workers had ended too; with others the same command continued",
-    )  # fmt: skip
+def _end_without(name: str, ground: Ground, output: Path, wires: Wires, there: LocalCluster) -> tuple[Outcome, float]:
+    """How a conversion ends that loses that machine in mid-slide, and how many seconds later."""
+    running = _start(ground, output, wires, there)
+    wires.pull(name)
+    before = running.seconds_since_start()
+    ended = running.end()
+    wires.plug(name)
+    return ended, ended.seconds - before
 
 
-def _start(ground: Ground, output: os.PathLike[str], wires: Wires, there: LocalCluster) -> Conversion:
+def _start(ground: Ground, output: Path, wires: Wires, there: LocalCluster) -> Conversion:
     """On the person's machine, until some blocks are there."""
     running = Conversion.start(ground.slide, output, *_spread(there), host=wires.person)
     running.wait_for_blocks(3)

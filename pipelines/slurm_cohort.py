@@ -23,6 +23,7 @@ try:
 except ImportError:
     sys.exit("slurm_cohort: dask-jobqueue is not installed; pip install 'wsi-ihc[slurm]'")
 
+from wsi_ihc.child import PROGRAM
 from wsi_ihc.errors import ClusterError, one_line
 
 SECONDS_BETWEEN_TRIES = 20
@@ -36,13 +37,19 @@ class PatientJob(SLURMJob):
     A controller that restarts just then, or a limit on one's jobs, would otherwise leave that worker away for good.
     """
 
+    told = ""
+    """The reason that was last told."""
+
     async def _submit_job(self, script_filename: str) -> str:
         while True:
             try:
                 answer: str = await super()._submit_job(script_filename)  # type: ignore[no-untyped-call]
                 return answer
             except (OSError, RuntimeError) as error:
-                say(f"a worker could not be queued, trying again: {reason(str(error))}")
+                # All workers share a reason, and it may last a night.
+                if (why := reason(str(error))) != PatientJob.told:
+                    PatientJob.told = why
+                    say(f"a worker could not be queued, trying again: {why}")
                 for _ in range(SECONDS_BETWEEN_TRIES):
                     if ENDING.is_set():
                         raise
@@ -73,7 +80,7 @@ def main() -> int:
                 return 2
             # A job that ends is queued again, up to this number.
             cluster.adapt(minimum_jobs=given.workers, maximum_jobs=given.workers)
-            command = [sys.executable, "-m", "wsi_ihc", "batch", "--scheduler", cluster.scheduler_address, *given.batch]
+            command = [*PROGRAM, "batch", "--scheduler", cluster.scheduler_address, *given.batch]
             while True:
                 # The queue may take hours to start the first worker, and may take all of them away again.
                 say("waiting for the first worker; squeue --me shows where it stands")

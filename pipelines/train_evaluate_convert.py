@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from wsi_ihc.child import PROGRAM
+
 
 def main() -> int:
     """0 when every step has ended well; else the exit status of the step that did not."""
@@ -45,7 +47,7 @@ def main() -> int:
 
     for step in steps:
         print(f"$ wsi-ihc {shlex.join(step)}", flush=True)
-        status = subprocess.run([sys.executable, "-m", "wsi_ihc", *step], check=False).returncode
+        status = subprocess.run([*PROGRAM, *step], check=False).returncode
         if status:
             print(f"train_evaluate_convert: {step[0]} ended with {status}; the same command continues", file=sys.stderr)
             return status

@@ -13,41 +13,48 @@ from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.convert import convert_slide
 from wsi_ihc.encoding import WHITE
 from wsi_ihc.geometry import Size
-from wsi_ihc.glass import colour_of_glass, read_glass
+from wsi_ihc.glass import slide_glass, stained_glass
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import TissueMask
+from wsi_ihc.tissue.segmentation import ASSUMED_GLASS
+
+GLASS = (243, 240, 241)
 
 
-def read(tissue: np.ndarray) -> np.ndarray:
-    """The square of glass of a slide whose red tells the column: 16 px for each of the mask's, green 240."""
+def scene(tissue: np.ndarray, glass: tuple[int, int, int] = GLASS) -> tuple[SlideView, TissueMask, np.ndarray]:
+    """A view of glass with magenta tissue, 16 px for each of the mask's; its pixels may still be changed."""
     size = Size(*(16 * length for length in tissue.shape))
-    pixels = np.full((*size, 3), 240, np.uint8)
-    pixels[..., 0] = np.arange(size.width) // 16
-    view = SlideView.at(MemorySlide(pixels, mpp=0.5), 0.5)
-    return read_glass(view, TissueMask(tissue, 16.0, size), 256)
+    pixels = np.full((*size, 3), glass, np.uint8)
+    pixels[np.kron(tissue, np.ones((16, 16), bool))] = (190, 90, 160)
+    return SlideView.at(MemorySlide(pixels, mpp=0.5), 0.5), TissueMask(tissue, 16.0, size), pixels
 
 
-def test_glass_is_read_far_from_tissue() -> None:
-    tissue = np.zeros((60, 90), bool)
-    tissue[:, :20] = True
-    glass = read(tissue)
-    assert glass.shape == (256, 256, 3)
-    assert glass[..., 0].min() >= 30
-    assert (glass[..., 1] == 240).all()
+@pytest.mark.parametrize("columns", [slice(0, 20), slice(0, 59), slice(0, None, 4)])
+def test_the_slide_s_glass_is_found_beside_any_tissue(columns: slice) -> None:
+    tissue = np.zeros((40, 60), bool)
+    tissue[:, columns] = True
+    view, mask, _ = scene(tissue)
+    assert slide_glass(view, mask) == GLASS
 
 
-@pytest.mark.parametrize("shape", [(60, 60), (12, 60)])
-def test_where_tissue_leaves_no_room_it_is_usual_glass(shape: tuple[int, int]) -> None:
-    tissue = np.zeros(shape, bool)
-    tissue[:, ::12] = True
-    assert (read(tissue) == 245).all()
+def test_what_was_never_scanned_and_pen_are_no_glass() -> None:
+    tissue = np.zeros((40, 60), bool)
+    tissue[:, :10] = True
+    view, mask, _ = scene(tissue, (255, 255, 255))
+    assert slide_glass(view, mask) == ASSUMED_GLASS
+    view, mask, pixels = scene(tissue)
+    pixels[:, 200:] = (40, 40, 160)
+    assert slide_glass(view, mask) == ASSUMED_GLASS
 
 
 def test_the_middle_decides_and_a_dark_answer_is_no_glass() -> None:
-    stained = np.full((256, 256, 3), 10, np.uint8)
-    assert colour_of_glass(stained) == WHITE
-    stained[64:-64, 64:-64] = (241, 242, 243)
-    assert colour_of_glass(stained) == (241, 242, 243)
+    def stain(window: np.ndarray) -> np.ndarray:
+        stained = np.full_like(window, 10)
+        stained[:, 64:-64, 64:-64] = window[:, 64:-64, 64:-64] + np.uint8([1, 2, 3])
+        return stained
+
+    assert stained_glass(stain, (240.4, 239.6, 240), 256) == (241, 242, 243)
+    assert stained_glass(lambda window: window - np.uint8(100), (240, 240, 240), 256) == WHITE
 
 
 def test_a_learned_generator_leaves_no_halo(tmp_path: Path) -> None:

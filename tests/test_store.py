@@ -255,18 +255,26 @@ def test_a_folder_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_what_a_later_run_must_reuse_comes_back(tmp_path: Path) -> None:
-    store = TileStore.create(tmp_path / "store", StoreLayout(Size(7, 7), 512), {})
-    arrays = {"mask": np.eye(5, dtype=bool), "mean": np.float64(0.1)}
+    arrays = {"mask": np.eye(5, dtype=bool), "mean": np.asarray(0.1)}
+    store = TileStore.create(tmp_path / "store", StoreLayout(Size(7, 7), 512), {}, {"tissue": arrays})
     assert store.load_json("plan") is None
-    assert store.load_arrays("tissue") is None
+    assert store.finding("statistics") is None
     store.save_json("plan", {"batch": 4})
-    store.save_arrays("tissue", arrays)
     again = TileStore.open(tmp_path / "store", store.layout, {})
     assert again.load_json("plan") == {"batch": 4}
-    kept = again.load_arrays("tissue")
+    kept = again.finding("tissue")
     assert kept is not None
     assert all(np.array_equal(kept[name], value) for name, value in arrays.items())
     assert again.finished() == set()
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, -1])
+def test_a_finding_that_a_power_cut_has_cut_is_none(tmp_path: Path, left: int) -> None:
+    findings = {"tissue": {"mask": np.eye(50, dtype=bool)}}
+    store = TileStore.create(tmp_path / "store", StoreLayout(Size(7, 7), 512), {}, findings)
+    (file,) = store.path.rglob("*.npz")
+    file.write_bytes(file.read_bytes()[:left])
+    assert store.finding("tissue") is None
 
 
 _WRITER = """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
@@ -25,7 +26,7 @@ from wsi_ihc.generators.calibration import pool_statistics
 from wsi_ihc.generators.device import choose_device
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
-from wsi_ihc.glass import SIDE_PX, colour_of_glass, read_glass
+from wsi_ihc.glass import SIDE_PX, slide_glass, stained_glass
 from wsi_ihc.ometiff import Provenance
 from wsi_ihc.plan import ConversionPlan, plan_conversion
 from wsi_ihc.progress import Progress
@@ -94,43 +95,27 @@ def prepare(
     fingerprint = _fingerprint(source, bundle, settings, halo_px, computation.recorded)
     budget = MemoryBudget.of(settings.compute, architecture, computation)
 
-    core_px = settings.tiling.core_px
-    layout = StoreLayout(
-        view.size,
-        USUAL_CORE_PX if core_px == "auto" else core_px,
-        settings.output.compression,
-        settings.output.quality,
-    )
-    store = _earlier_store(store_path, layout, fingerprint, any_core=core_px == "auto")
-    progress.stage("finding tissue")
-    mask = (store and _kept_mask(store, view)) or find_tissue(view, settings.tissue)
-    if not mask.pixels.any():
-        raise UnsupportedSlideError(
-            f"{source}: no tissue found; check the slide, give the tissue with --tissue FILE.geojson, "
-            "or stain everything with --tissue none"
-        )
-    statistics = _kept_statistics(store) if store else None
-    if mode == "calibrated" and statistics is None:
-        progress.stage("calibrating")
-        statistics = _statistics(network, view, mask, settings)
-    if store is None:
-        if core_px == "auto" and mode != "tile":
-            chosen = choose_core_px(architecture, mask, halo_px=halo_px, align_px=align_px, budget=budget)
+    any_core = settings.tiling.core_px == "auto"
+    core_px = USUAL_CORE_PX if settings.tiling.core_px == "auto" else settings.tiling.core_px
+    layout = StoreLayout(view.size, core_px, settings.output.compression, settings.output.quality)
+    store = _earlier_store(store_path, layout, fingerprint, any_core=any_core)
+    findings = _Findings.kept_in(store, view) if store else None
+    if store is None or findings is None:
+        findings = _find(source, view, network, mode, settings, progress)
+        if any_core and mode != "tile":
+            chosen = choose_core_px(architecture, findings.mask, halo_px=halo_px, align_px=align_px, budget=budget)
             layout = replace(layout, core_px=chosen)
         if architecture.kind in LEARNED_KINDS:
-            layout = replace(layout, glass=_glass(view, mask, settings, statistics, align_px))
-        store = TileStore.create(store_path, layout, fingerprint)
-        store.save_arrays("tissue", {"pixels": mask.pixels, "downsample": np.array(mask.downsample)})
-        if statistics is not None:
-            store.save_arrays("statistics", statistics.to_arrays())
+            layout = replace(layout, glass=_glass(view, findings, settings, align_px))
+        store = TileStore.create(store_path, layout, fingerprint, findings.to_arrays())
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
+    mask = findings.mask
     plan = plan_conversion(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
     )
-    job = StainingJob(
-        source.absolute(), _anywhere(settings, computation), view.mpp, plan.grid, mask, statistics, store.path
-    )
+    anywhere = _anywhere(settings, computation)
+    job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path)
     provenance = _provenance(source, view, bundle.card, settings, job, mode, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
 
@@ -196,38 +181,63 @@ def _file_digest(path: Path) -> str | None:
         return None  # find_tissue says what is wrong with it
 
 
-def _kept_mask(store: TileStore, view: SlideView) -> TissueMask | None:
-    kept = store.load_arrays("tissue")
-    return None if kept is None else TissueMask(kept["pixels"], float(kept["downsample"]), view.size)
+@dataclass(frozen=True)
+class _Findings:
+    """What is found out once for a slide, before its first block, and kept in the store."""
+
+    mask: TissueMask
+    statistics: NormStatistics | None
+    """Of a generator that is calibrated."""
+
+    @classmethod
+    def kept_in(cls, store: TileStore, view: SlideView) -> _Findings | None:
+        """What an earlier run has found; None where a power cut has taken it."""
+        tissue, statistics = store.finding("tissue"), store.finding("statistics")
+        if tissue is None or statistics is None:
+            return None
+        mask = TissueMask(tissue["pixels"], float(tissue["downsample"]), view.size)
+        return cls(mask, NormStatistics.from_arrays(statistics) if statistics else None)
+
+    def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """For the store, by name."""
+        return {
+            "tissue": {"pixels": self.mask.pixels, "downsample": np.array(self.mask.downsample)},
+            "statistics": self.statistics.to_arrays() if self.statistics else {},
+        }
 
 
-def _kept_statistics(store: TileStore) -> NormStatistics | None:
-    kept = store.load_arrays("statistics")
-    return None if kept is None else NormStatistics.from_arrays(kept)
+def _find(
+    source: Path, view: SlideView, network: nn.Module, mode: str, settings: ConversionSettings, progress: Progress
+) -> _Findings:
+    """Tissue, and the statistics of its windows where the generator wants them.
 
-
-def _statistics(network: nn.Module, view: SlideView, mask: TissueMask, settings: ConversionSettings) -> NormStatistics:
+    Raises:
+        UnsupportedSlideError: there is no tissue.
+    """
+    progress.stage("finding tissue")
+    mask = find_tissue(view, settings.tissue)
+    if not mask.pixels.any():
+        raise UnsupportedSlideError(
+            f"{source}: no tissue found; check the slide, give the tissue with --tissue FILE.geojson, "
+            "or stain everything with --tissue none"
+        )
+    if mode != "calibrated":
+        return _Findings(mask, None)
+    progress.stage("calibrating")
     side = -(-settings.generator.calibration_px // measure_alignment(network)) * measure_alignment(network)
     sample = read_calibration_windows(view, mask, count=settings.generator.calibration_tiles, side_px=side)
     # Done here, also when the blocks are stained elsewhere: the device of the settings may be there only.
     device = "auto" if settings.compute.scheduler else settings.compute.device
-    return pool_statistics(network, sample, device=choose_device(device))
+    return _Findings(mask, pool_statistics(network, sample, device=choose_device(device)))
 
 
-def _glass(
-    view: SlideView,
-    mask: TissueMask,
-    settings: ConversionSettings,
-    statistics: NormStatistics | None,
-    align_px: int,
-) -> Colour:
+def _glass(view: SlideView, findings: _Findings, settings: ConversionSettings, align_px: int) -> Colour:
     """The colour that the generator gives to the slide's glass, the same on every device; white where there is none."""
-    if mask.pixels.all():
+    if findings.mask.pixels.all():
         return WHITE
     plain = settings.compute.model_copy(update={"device": "cpu", "precision": "float32", "backend": "torch"})
-    stainer = load_stainer(settings.model_copy(update={"compute": plain}), statistics)
-    glass = read_glass(view, mask, -(-SIDE_PX // align_px) * align_px)
-    return colour_of_glass(stainer(glass[None])[0])
+    stainer = load_stainer(settings.model_copy(update={"compute": plain}), findings.statistics)
+    return stained_glass(stainer, slide_glass(view, findings.mask), -(-SIDE_PX // align_px) * align_px)
 
 
 def _kept_batch_size(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,12 @@ class StoreLayout:
             raise ValueError(f"core_px must be a positive multiple of {TILE_PX}, not {self.core_px}")
         if min(self.size) < 1:
             raise ValueError(f"a plane needs at least one pixel, not {self.size}")
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> StoreLayout:
+        """The layout whose fields were written as JSON."""
+        red, green, blue = facts["glass"]
+        return cls(**{**facts, "size": Size(*facts["size"]), "glass": (red, green, blue)})
 
     @cached_property
     def codec(self) -> TileCodec:

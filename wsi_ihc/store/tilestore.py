@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +51,18 @@ class TileStore:
     layout: StoreLayout
 
     @classmethod
-    def create(cls, path: Path, layout: StoreLayout, fingerprint: Mapping[str, Any]) -> TileStore:
-        """An empty store; an older one at ``path`` is removed.
+    def create(
+        cls,
+        path: Path,
+        layout: StoreLayout,
+        fingerprint: Mapping[str, Any],
+        findings: Mapping[str, Mapping[str, NDArray[Any]]] = MappingProxyType({}),
+    ) -> TileStore:
+        """A store without blocks, which appears at once and whole; an older one at ``path`` is removed.
 
         ``fingerprint`` is whatever the pixels depend on (settings, generator, source), as JSON values; nested
-        mappings are allowed. ``layout`` belongs to it without being named.
+        mappings are allowed. ``layout`` belongs to it without being named. ``findings`` are arrays by name that all
+        blocks and every later run need; they are kept without loss.
 
         Raises:
             StorageError: the disk refuses, or ``path`` is something else than a store.
@@ -63,6 +72,8 @@ class TileStore:
             fresh = path.with_name(f"{TEMPORARY}{path.name}")
             shutil.rmtree(fresh, ignore_errors=True)
             create_group(fresh, layout, {"layout": asdict(layout), "fingerprint": dict(fingerprint)})
+            for name, arrays in findings.items():
+                np.savez_compressed(fresh / _finding_key(name), allow_pickle=False, **arrays)
             os.replace(fresh, path)
         return cls(path, layout)._held()
 
@@ -112,10 +123,7 @@ class TileStore:
         description = _describe(path)
         if description is None:
             raise StorageError(f"{path}: no store of blocks; it has vanished or was never made")
-        layout = description["layout"]
-        return cls(
-            path, StoreLayout(**(layout | {"size": Size(*layout["size"]), "glass": tuple(layout["glass"])}))
-        )._held()
+        return cls(path, StoreLayout.from_json(description["layout"]))._held()
 
     def put(self, row: int, column: int, pixels: NDArray[np.uint8]) -> int:
         """Encodes and stores a block: ``pixels`` (core, core, 3), of which what lies beyond the plane is ignored.
@@ -227,19 +235,15 @@ class TileStore:
         data = self._read(f"{BLOCKS}/kept-{name}.json")
         return json.loads(data) if data else None
 
-    def save_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keeps named arrays for a later run, without loss."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        self._write(f"{BLOCKS}/kept-{name}.npz", buffer.getvalue())
-
-    def load_arrays(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """What ``save_arrays`` kept; None when nothing was."""
-        data = self._read(f"{BLOCKS}/kept-{name}.npz")
-        if not data:
+    def finding(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays that the store was created with under that name; None when there are none, or a power cut took
+        them.
+        """
+        try:
+            with np.load(io.BytesIO(self._read(_finding_key(name))), allow_pickle=False) as kept:
+                return {key: kept[key] for key in kept.files}
+        except (ValueError, EOFError, BadZipFile):
             return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            return {key: kept[key] for key in kept.files}
 
     def _held(self) -> TileStore:
         """The same, its folder open from now on."""
@@ -304,6 +308,10 @@ class TileStore:
             f"{self.path}: block {row}, {column} was damaged on the disk and is forgotten; "
             "run the same command again, it makes that block anew"
         )
+
+
+def _finding_key(name: str) -> str:
+    return f"{BLOCKS}/kept-{name}.npz"
 
 
 def _describe(path: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 DEFAULTS = TissueSettings()
 ASSUMED_MPP = 0.5
 """Of a slide that states no pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
-MAX_THUMBNAIL_PX = 6_000_000
+MAX_THUMBNAIL_PX = 5_500_000
 """A larger one is made coarser: a whole glass of 25 x 75 mm is then seen at 18 um/px."""
 STRIP_PX = 64
 

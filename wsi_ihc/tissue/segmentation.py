@@ -52,7 +52,7 @@ MIN_PIECE_PX = 4
 def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = DEFAULTS) -> Mask:
     """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin.
 
-    Memory bound: some 10 bytes a pixel beside ``rgb``, 15 where there is ink; densities are never held for the whole
+    Memory bound: some 12 bytes a pixel beside ``rgb``, 15 where there is ink; densities are never held for the whole
     picture unless there is ink on it.
     """
     glass = glass_colour(rgb) or ASSUMED_GLASS

@@ -23,9 +23,9 @@ _BROWN = 1.25
 _CYTOPLASM = 0.3
 """Share of its haematoxylin that the rest of a cell keeps: IHC is counterstained lightly, and nuclei must stand out."""
 GLASS = 246
-"""Grey level of bare glass in every drawn target: that of a usual scanner, still white to the eye beside the 255 that
-stands where a slide has no tissue. Nothing in the H&E tells how bright the lamp of the IHC's scanner was: learnt from
-lamps of all kinds, glass would come out as grey as their median."""
+"""Grey level of bare glass in every drawn target: that of a usual scanner, white to the eye. Nothing in the H&E
+tells how bright the lamp of the IHC's scanner was: learnt from lamps of all kinds, glass would come out as grey as
+their median."""
 
 
 def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray[np.uint8]:
