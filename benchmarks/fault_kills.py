@@ -35,7 +35,10 @@ class Ground:
     chance: random.Random
 
     def output(self, name: str) -> Path:
-        return self.folder / f"{name}.ome.tiff"
+        """A place for a trial's output; what an earlier run of the trial left there is removed."""
+        output = self.folder / f"{name}.ome.tiff"
+        output.unlink(missing_ok=True)
+        return output
 
     def reached(self, ended: Outcome, output: Path) -> bool:
         """Whether the run went well and its output has the bytes of the undisturbed one."""
