@@ -72,13 +72,30 @@ def test_resizing_shifts_the_later_keys_and_no_other() -> None:
 def test_resizing_leaves_no_checkerboard() -> None:
     """Of a flat image every pixel is made by the same weights; transposed convolutions use others at odd places."""
     flat = torch.full((1, 3, 64, 64), 0.5)
-    for upsampling, even in (("resize", True), ("transposed", False)):
+    for upsampling, even in (("resize", True), ("bilinear", True), ("transposed", False)):
         architecture = Architecture(kind="resnet", blocks=1, base_channels=2, norm="none", upsampling=upsampling)
         network = initialise(build_network(architecture), seed=1).eval()
         for parameter in network.parameters():
             parameter.data.mul_(10)
         inner = network(flat).detach()[..., 28:36, 28:36]
         assert (float(inner.std(dim=(2, 3)).max()) < 1e-6) == even
+
+
+def test_bilinear_doubling_leaves_no_blocks() -> None:
+    """What the quarter grid paints comes back without steps, and its weights stand where ``resize`` has them."""
+    coarse = torch.zeros(1, 1, 4, 4)
+    coarse[..., 2, 2] = 1
+    repeated, smooth = (
+        Architecture(kind="resnet", blocks=1, base_channels=2, dropout=False, upsampling=upsampling)
+        for upsampling in ("resize", "bilinear")
+    )
+    steps = []
+    for architecture in (repeated, smooth):
+        network = build_network(architecture)
+        (upsample, _) = [layer for layer in network.modules() if isinstance(layer, torch.nn.Upsample)]
+        steps.append(float(upsample(upsample(coarse)).diff(dim=-1).abs().max()))
+    assert steps == [1.0, pytest.approx(0.1875)], "three sixteenths at most between neighbours"
+    assert list(build_network(repeated).state_dict()) == list(build_network(smooth).state_dict())
 
 
 def test_skips_let_detail_past_the_quarter() -> None:

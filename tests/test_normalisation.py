@@ -210,6 +210,7 @@ def test_the_given_network_is_left_alone() -> None:
         (Architecture(kind="resnet", base_channels=2, blocks=6), 60, 4),
         (Architecture(kind="resnet", base_channels=2, blocks=6, upsampling="resize"), 64, 4),
         (Architecture(kind="resnet", base_channels=2, blocks=6, upsampling="resize", skips=True), 64, 4),
+        (Architecture(kind="resnet", base_channels=2, blocks=6, upsampling="bilinear", skips=True), 68, 4),
         (Architecture(kind="unet", base_channels=2, downs=5), 64, 32),
         (Architecture(kind="unet", base_channels=2, downs=7), 256, 128),
         (Architecture(kind="unet", base_channels=2, downs=8), 512, 256),

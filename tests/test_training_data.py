@@ -22,7 +22,8 @@ from wsi_ihc.training.check import check_example, check_sources, misalignment
 from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
-from wsi_ihc.training.membranes import draw_membranes, find_nuclei
+from wsi_ihc.training.membranes import draw_membranes
+from wsi_ihc.training.nuclei import find_nuclei
 from wsi_ihc.training.phantom_examples import PhantomExample
 from wsi_ihc.training.restain import restain
 from wsi_ihc.training.sources import Source, data_digest, find_sources
@@ -283,6 +284,17 @@ def test_glass_is_equally_white_in_every_drawn_target() -> None:
 # Restained H&E
 
 
+CYTOPLASM = np.float32(0.3)
+"""Eosin wherever a cell is."""
+
+
+def turned(image: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
+    side = len(image)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
+    rotated = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(rotated, np.float32)
+
+
 def nest(side: int = 96, pitch: int = 20, radius: int = 6) -> NDArray[np.float32]:
     """Haematoxylin of round nuclei, 6.5 um across and 10 um apart at 0.5 um/px."""
     drawn = np.full((side, side), 0.1, np.float32)
@@ -294,16 +306,45 @@ def nest(side: int = 96, pitch: int = 20, radius: int = 6) -> NDArray[np.float32
 
 def test_cells_of_a_nest_get_membranes_between_their_nuclei() -> None:
     nuclear = nest()
-    nuclei = find_nuclei(nuclear, 0.5)
+    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
     assert nuclei.labels.max() == len(nuclei.epithelial) - 1
     assert len(np.unique(nuclei.labels)) - 1 == 25
-    lines = draw_membranes(nuclei, nuclear + 0.5, 0.5)
-    assert lines[20:80, 39:41].max(axis=1).min() > 0.5, "closed along the row of cells"
-    assert lines[nuclear > 0.5].max() < 0.1, "none in a nucleus"
-    profile = lines[50, 34:46]
-    assert 1 <= int((profile > profile.max() / 2).sum()) <= 3, "about 1 um wide"
+    membranes = draw_membranes(nuclei, nuclear + CYTOPLASM, 0.5)
+    assert membranes.lines[20:80, 39:41].max(axis=1).min() > 0.5, "closed along the row of cells"
+    assert membranes.lines[nuclear > 0.5].max() < 0.1, "none in a nucleus"
+    profile = membranes.lines[50, 34:46]
+    assert 2 <= int((profile > profile.max() / 2).sum()) <= 3, "about 1.3 um wide"
+    assert membranes.inside[nuclear > 0.5].min() > 0.8
     on_glass = draw_membranes(nuclei, np.zeros_like(nuclear), 0.5)
-    assert not on_glass.any()
+    assert not on_glass.lines.any()
+    assert not on_glass.inside.any()
+
+
+def test_membranes_have_no_favourite_direction() -> None:
+    """Borders between pixels run along rows and columns, or along diagonals; drawn ones run as the cells lie."""
+    brown = []
+    for angle in (0, 30, 45, 60):
+        nuclear = turned(nest(192), angle)
+        membranes = draw_membranes(find_nuclei(nuclear, CYTOPLASM, 0.5), nuclear + 0.5, 0.5)
+        brown.append(float(membranes.lines[48:144, 48:144].mean()))
+    assert max(brown) < 1.06 * min(brown), "as much brown however the nest is turned"
+
+
+def test_touching_nuclei_are_told_apart_by_their_dark_centres() -> None:
+    """A duct's nuclei stand so close that one mask covers them all."""
+    nuclear = np.full((96, 96), 0.1, np.float32)
+    nuclear[30:66] = 0.55
+    for x in range(10, 96, 14):
+        cv2.ellipse(nuclear, (x, 48), (5, 15), 0, 0, 360, 0.9, -1)
+    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
+    assert len(np.unique(nuclei.labels[48, [10, 24, 38, 52, 66, 80]])) == 6
+
+
+def test_folds_of_keratin_are_no_nuclei() -> None:
+    nuclear = nest()
+    pink = np.where(nuclear > 0.5, np.float32(1.2), np.float32(0.3))
+    assert find_nuclei(nuclear, CYTOPLASM, 0.5).epithelial[1:].min() > 0.8
+    assert not find_nuclei(nuclear, pink, 0.5).epithelial.any()
 
 
 @pytest.mark.parametrize("axes", [pytest.param((4, 4), id="lymphocytes"), pytest.param((10, 2), id="fibroblasts")])
@@ -312,15 +353,16 @@ def test_small_and_long_nuclei_get_no_membranes(axes: tuple[int, int]) -> None:
     for y in range(10, 96, 14):
         for x in range(10, 96, 24):
             cv2.ellipse(nuclear, (x, y), axes, 0, 0, 360, 0.8, -1)
-    nuclei = find_nuclei(nuclear, 0.5)
+    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
     assert len(np.unique(nuclei.labels)) > 10
-    assert not draw_membranes(nuclei, nuclear + 0.5, 0.5).any()
+    assert not draw_membranes(nuclei, nuclear + 0.5, 0.5).lines.any()
 
 
 def test_nothing_stained_has_no_nuclei() -> None:
-    nuclei = find_nuclei(np.zeros((32, 32), np.float32), 0.5)
+    nothing = np.zeros((32, 32), np.float32)
+    nuclei = find_nuclei(nothing, nothing, 0.5)
     assert not nuclei.labels.any()
-    assert not draw_membranes(nuclei, np.ones((32, 32), np.float32), 0.5).any()
+    assert not draw_membranes(nuclei, nothing + 1, 0.5).lines.any()
 
 
 def test_restaining_keeps_glass_white_and_paints_epithelium() -> None:

@@ -24,7 +24,7 @@ from wsi_ihc.generators.builtin import Identity, Recolour
 
 Kind = Literal["resnet", "unet", "recolour", "identity"]
 Norm = Literal["batch", "instance", "none"]
-Upsampling = Literal["transposed", "resize"]
+Upsampling = Literal["transposed", "resize", "bilinear"]
 
 LEARNED_KINDS = ("resnet", "unet")
 
@@ -45,8 +45,8 @@ class Architecture(Settings):
     dropout: bool = True
     """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
     upsampling: Upsampling = "transposed"
-    """How a resnet doubles: by ``transposed`` convolutions, as published, which may leave a checkerboard, or by
-    ``resize``, each pixel repeated before a 3x3 convolution."""
+    """How a resnet doubles before a 3x3 convolution: by repeating each pixel (``resize``), or smoothly (``bilinear``);
+    or by ``transposed`` convolutions, as published, which may leave a checkerboard."""
     skips: bool = False
     """Whether a resnet adds what it saw at full and half resolution to what it paints there, so that fine detail need
     not pass through the quarter. No published checkpoint has them."""
@@ -246,10 +246,11 @@ def _doubling(channels: int, upsampling: Upsampling, norm: Norm) -> list[nn.Modu
     half, bias = channels // 2, _needs_bias(norm)
     match upsampling:
         case "transposed":
-            up = nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1, bias=bias)
-            return [up, norm_layer(half, norm)]
-        case "resize":
-            return [nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), *_conv_norm(channels, half, 3, norm)]
+            transposed = nn.ConvTranspose2d(channels, half, 3, stride=2, padding=1, output_padding=1, bias=bias)
+            return [transposed, norm_layer(half, norm)]
+        case "resize" | "bilinear":
+            up = nn.Upsample(scale_factor=2, mode="nearest" if upsampling == "resize" else "bilinear")
+            return [up, nn.ReflectionPad2d(1), *_conv_norm(channels, half, 3, norm)]
 
 
 def norm_layer(channels: int, norm: Norm) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,11 @@ def optical_density(image: NDArray[np.uint8]) -> Densities:
     """``-ln`` of the light that comes through, of the image's shape: 0 at 255, one grey level added to stay finite."""
     density: Densities = _DENSITY_OF_LEVEL[image]
     return density
+
+
+def blurred(values: NDArray[Any], sigma: float) -> Densities:
+    """The Gaussian mean around every pixel of ``(h, w)``; ``sigma`` in pixels."""
+    return cast(Densities, cv2.GaussianBlur(values.astype(np.float32), (0, 0), sigma))
 
 
 def unit(vector: Densities) -> Densities:

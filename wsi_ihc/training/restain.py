@@ -9,17 +9,19 @@ Stain separation follows Ruifrok and Johnston 2001 with the vectors of each imag
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.training.densities import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN, Densities, unit
-from wsi_ihc.training.membranes import draw_membranes, find_nuclei
+from wsi_ihc.training.densities import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN, Densities, blurred, unit
+from wsi_ihc.training.membranes import draw_membranes
+from wsi_ihc.training.nuclei import find_nuclei
 
 # How much of each dye the target gets, as densities of what is darkest.
 _NUCLEAR = 1.25
 _STROMA = 0.08
 _BROWN = 1.25
+_BLUSH = 0.16
+"""What a cell between its membranes takes of their brown, its nucleus less."""
 _CYTOPLASM = 0.3
 """Share of its haematoxylin that the rest of a cell keeps: IHC is counterstained lightly, and nuclei must stand out."""
 GLASS = 246
@@ -31,13 +33,14 @@ their median."""
 def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray[np.uint8]:
     """The H&E image ``(h, w, 3)`` at ``mpp`` um/px as haematoxylin with DAB on membranes (or without ``brown``)."""
     nuclear, eosin = separate(he)
-    nuclei = find_nuclei(nuclear, mpp)
-    inside = cv2.GaussianBlur((nuclei.labels > 0).astype(np.float32), (0, 0), 0.4 / mpp)
+    nuclei = find_nuclei(nuclear, eosin, mpp)
+    inside = blurred(nuclei.labels > 0, 0.4 / mpp)
     counterstain = nuclear * (_CYTOPLASM + (1 - _CYTOPLASM) * inside)
     density = _NUCLEAR * counterstain[..., None] * COUNTERSTAIN
     density += _STROMA * eosin[..., None] * (COUNTERSTAIN + DAB) / 2
     if brown:
-        density += _BROWN * draw_membranes(nuclei, nuclear + eosin, mpp)[..., None] * DAB
+        membranes = draw_membranes(nuclei, nuclear + eosin, mpp)
+        density += _BROWN * (membranes.lines + _BLUSH * membranes.inside * (1 - 0.6 * inside))[..., None] * DAB
     painted: NDArray[np.uint8] = np.clip(GLASS * np.exp(-density), 0, 255).round().astype(np.uint8)
     return painted
 
