@@ -340,11 +340,17 @@ def test_touching_nuclei_are_told_apart_by_their_dark_centres() -> None:
     assert len(np.unique(nuclei.labels[48, [10, 24, 38, 52, 66, 80]])) == 6
 
 
-def test_folds_of_keratin_are_no_nuclei() -> None:
+def test_keratin_is_no_epithelium() -> None:
+    """Its folds are pink, or its lamellae run all one way."""
     nuclear = nest()
-    pink = np.where(nuclear > 0.5, np.float32(1.2), np.float32(0.3))
     assert find_nuclei(nuclear, CYTOPLASM, 0.5).epithelial[1:].min() > 0.8
+    pink = np.where(nuclear > 0.5, np.float32(1.2), np.float32(0.3))
     assert not find_nuclei(nuclear, pink, 0.5).epithelial.any()
+    lamellae = np.full_like(nuclear, 0.1)
+    for y in range(6, 96, 14):
+        lamellae[y : y + 8] = 0.8
+    assert find_nuclei(lamellae, CYTOPLASM, 0.5).labels.any()
+    assert not find_nuclei(lamellae, CYTOPLASM, 0.5).epithelial.any()
 
 
 @pytest.mark.parametrize("axes", [pytest.param((4, 4), id="lymphocytes"), pytest.param((10, 2), id="fibroblasts")])

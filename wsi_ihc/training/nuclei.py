@@ -35,6 +35,9 @@ _SMALL_UM2, _LARGE_UM2 = 26.0, 40.0
 """Nuclei of lymphocytes are below, of epithelium above."""
 _PINK, _BLUE = 0.44, 0.52
 """Share of haematoxylin in the dye of a dark spot: folds of keratin are below, nuclei above."""
+_CROSSED, _STREAKED = 0.55, 0.72
+"""How much all edges around run one way, 0 to 1: cells lie below, lamellae of keratin above."""
+_STREAK_UM = 8.0
 _LONG, _ROUND = 0.4, 0.55
 """Short axis over long: fibroblasts are below, epithelium above."""
 _SPARSE, _DENSE = 0.18, 0.26
@@ -59,20 +62,32 @@ def find_nuclei(nuclear: Densities, eosin: Densities | np.float32, mpp: float) -
     labels = _segment(nuclear, mpp)
     count = np.bincount(labels.ravel())
     area = count * mpp**2
-    dyes = [np.bincount(labels.ravel(), dye.ravel()) for dye in (nuclear, nuclear + eosin)]
-    blue = _between(dyes[0] / np.maximum(dyes[1], 1e-6), _PINK, _BLUE)
+
+    def mean(layer: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(labels.ravel(), layer.ravel()) / count
+
+    stained = nuclear + eosin
+    cellular = _between(mean(nuclear) / np.maximum(mean(stained), 1e-6), _PINK, _BLUE)
+    cellular *= 1 - _between(mean(_streaks(stained, mpp)), _CROSSED, _STREAKED)
     roundness = _roundness(labels)
-    likely = blue * _between(area, _SMALL_UM2, _LARGE_UM2) * _between(roundness, _LONG, _ROUND)
+    likely = cellular * _between(area, _SMALL_UM2, _LARGE_UM2) * _between(roundness, _LONG, _ROUND)
     likely[0] = 0
     nuclei = labels > 0
-    crowd = blurred(nuclei, _CLUSTER_UM / mpp)
     votes = blurred(likely[labels], _NEST_UM / mpp) / np.maximum(blurred(nuclei, _NEST_UM / mpp), 1e-3)
-    crowding, vote = (np.bincount(labels.ravel(), share.ravel()) / count for share in (crowd, votes))
-    epithelial = _between(crowding, _SPARSE, _DENSE) * _between(vote, _FEW, _MANY)
+    epithelial = _between(mean(blurred(nuclei, _CLUSTER_UM / mpp)), _SPARSE, _DENSE)
     # What a cluster is decides for the odd one in it, unless that is very small or very long.
-    epithelial *= blue * _between(area, 0, _SMALL_UM2) * _between(roundness, _LONG / 2, _LONG)
+    epithelial *= _between(mean(votes), _FEW, _MANY) * cellular
+    epithelial *= _between(area, 0, _SMALL_UM2) * _between(roundness, _LONG / 2, _LONG)
     epithelial[0] = 0
     return Nuclei(labels, epithelial.astype(np.float32))
+
+
+def _streaks(stained: Densities, mpp: float) -> Densities:
+    """Coherence of the structure tensor: 1 where every edge around runs the same way, 0 where they run anyhow."""
+    smooth = blurred(stained, 0.5 / mpp)
+    down, right = cv2.Sobel(smooth, cv2.CV_32F, 0, 1), cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
+    yy, xx, xy = (blurred(product, _STREAK_UM / mpp) for product in (down * down, right * right, down * right))
+    return cast(Densities, np.sqrt((yy - xx) ** 2 + 4 * xy**2) / np.maximum(yy + xx, 1e-6))
 
 
 def _roundness(labels: Labels) -> NDArray[np.float64]:
