@@ -116,7 +116,8 @@ def prepare(
     )
     anywhere = _anywhere(settings, computation)
     job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path)
-    provenance = _provenance(source, view, bundle.card, settings, job, mode, computation.recorded)
+    glass = store.layout.glass
+    provenance = _provenance(source, view, bundle.card, settings, job, mode, glass, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
 
 
@@ -261,6 +262,7 @@ def _provenance(
     settings: ConversionSettings,
     job: StainingJob,
     mode: str,
+    glass: Colour,
     computation: dict[str, str],
 ) -> Provenance:
     slide = view.slide
@@ -285,6 +287,7 @@ def _provenance(
         statistics_sha256=job.statistics.sha256 if job.statistics else None,
         tissue_source=tissue if tissue in ("auto", "none") else Path(tissue).name,
         tissue_fraction=round(float(job.mask.pixels.mean()), 6),
+        glass=f"#{bytes(glass).hex()}",
         halo_px=job.grid.halo_px,
         device=computation["device"],
         precision=computation["precision"],

@@ -59,6 +59,8 @@ class Provenance(BaseModel):
     """Of the calibrated statistics."""
     tissue_source: str
     tissue_fraction: float = Field(ge=0, le=1)
+    glass: str = "#ffffff"
+    """What is not tissue has this colour: red, green and blue as in CSS."""
     halo_px: int = Field(ge=0)
     device: str
     """Class of device, not its number: ``cpu`` or ``cuda``."""
