@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from wsi_ihc.cli import main
 from wsi_ihc.errors import GeneratorError, OutputError, SettingsError, TrainingError
 from wsi_ihc.generators import load_bundle
-from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.config import TrainingSettings, load_training_settings
 from wsi_ihc.training.distributed import World
 from wsi_ihc.training.export import export_run
 from wsi_ihc.training.monitoring import CollapseWatch, accuracy, spread_ratio
@@ -252,6 +252,31 @@ def test_a_run_becomes_a_bundle_with_its_card(tmp_path: Path, half: bool) -> Non
 
 
 # The command line
+
+
+def test_a_training_starts_from_a_bundle(tmp_path: Path) -> None:
+    """Its network and resolution are the bundle's, and before the first step it stains as the bundle does."""
+    for report in trainer(tmp_path / "first", tiny()).take_steps():
+        assert report.step
+    bundle = export_run(tmp_path / "first", tmp_path / "a #1.safetensors", last=True)
+    (tmp_path / "more.yaml").write_text(
+        "data: {sources: {phantom: {layout: phantom, count: 12, size_px: 64}}, crop_px: 32, validation_px: 64}\n"
+        "schedule: {unit: steps, constant: 1, decay: 0}\ndiscriminator: {base_channels: 4}\n"
+        "losses: {octave_weights: [25.0]}\ncompute: {device: cpu}\n"
+    )
+    code, said = run_cli(
+        str(tmp_path / "more.yaml"), "-o", str(tmp_path / "run"), "--start", str(tmp_path / "a #1.safetensors")
+    )
+    assert code == 0, said
+    settings, record = read_run(tmp_path / "run")
+    assert (settings.network, settings.mpp) == (tiny().network, 0.5)
+    assert record["start_sha256"] == bundle.card.sha256
+    card = export_run(tmp_path / "run", tmp_path / "more.safetensors").card
+    assert any(bundle.card.sha256 in source for source in card.sources)
+    state = TrainingState(settings, torch.device("cpu"), scale_gradients=False)
+    assert same(dict(state.average.state_dict()), dict(bundle.state))
+    with pytest.raises(SettingsError, match="blocks: 9, but it is 1 in"):
+        load_training_settings(None, assignments=(f"start={json.dumps(settings.start)}", "network.kind=resnet"))
 
 
 def run_cli(*arguments: str) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The data set: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.",
 )
 @click.option("-o", "--output", type=_FOLDER, metavar="RUN", help="Folder of the run; made here.")
+@click.option("--start", metavar="BUNDLE", help="Begin with the weights of this bundle, by name or path.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example data.batch_size=4."
@@ -43,14 +45,16 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only warnings and errors.")
 def train(
-    config: Path, data: Path | None, output: Path | None, resume: bool, assignments: tuple[str, ...],
-    device: str | None, precision: str | None, dry_run: bool, check_only: bool, quiet: bool,
+    config: Path, data: Path | None, output: Path | None, start: str | None, resume: bool,
+    assignments: tuple[str, ...], device: str | None, precision: str | None, dry_run: bool, check_only: bool,
+    quiet: bool,
 ) -> int:  # fmt: skip
     """Train the generator that CONFIG describes.
 
     \b
     wsi-ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
     wsi-ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance --resume
+    wsi-ihc train mine.yaml --data pairs/ --start runs/variance/bci_variance.safetensors -o runs/mine
     torchrun --nproc-per-node 4 -m wsi_ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
     """
     # Read when torch is first imported. Threads that sleep at the end of a loop instead of spinning: a little slower
@@ -63,7 +67,10 @@ def train(
     from wsi_ihc.training.distributed import joined_world, rank_and_ranks
     from wsi_ihc.training.sources import find_sources
 
-    chosen = (f"compute.{key}={value}" for key, value in (("device", device), ("precision", precision)) if value)
+    # Quoted, as a path may hold what YAML reads otherwise.
+    quoted = json.dumps(start) if start else None
+    options = (("start", quoted), ("compute.device", device), ("compute.precision", precision))
+    chosen = (f"{key}={value}" for key, value in options if value)
     given = (*assignments, *chosen)
     rank, ranks = rank_and_ranks()
     settings = load_training_settings(config, data=data, assignments=given, ranks=ranks)

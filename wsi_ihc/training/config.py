@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
+from wsi_ihc.generators import load_generator
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
 from wsi_ihc.her2 import HER2_LEVELS, Her2
 
@@ -219,6 +220,8 @@ class TrainingSettings(Settings):
     """Of the bundle that comes out."""
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of the training pixels, um/px: convert works at it."""
+    start: str | None = None
+    """Bundle, by name or path, with whose weights the generator begins. Left out, ``network`` and ``mpp`` are its own."""
     network: Architecture = Architecture(kind="resnet")
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     data: DataSettings = DataSettings()
@@ -238,10 +241,27 @@ def load_training_settings(
 
     Raises:
         SettingsError: in one line.
+        GeneratorError: the bundle to start from cannot be had.
     """
     overrides = {} if data is None else {"data.root": str(data)}
-    settings = load_settings(TrainingSettings, file, overrides, assignments)
+    settings = _with_what_start_says(load_settings(TrainingSettings, file, overrides, assignments))
     _refuse_impossible(settings, ranks)
+    return settings
+
+
+def _with_what_start_says(settings: TrainingSettings) -> TrainingSettings:
+    """Network and resolution of the bundle to start from where the settings name none."""
+    if settings.start is None:
+        return settings
+    card = load_generator(settings.start).card
+    known = {"network": card.architecture, "mpp": card.mpp}
+    settings = settings.model_copy(update={k: v for k, v in known.items() if k not in settings.model_fields_set})
+    for key, wanted in settings.network:
+        if (held := getattr(card.architecture, key)) != wanted:
+            raise SettingsError(
+                f"network.{key}: {wanted!r}, but it is {held!r} in {settings.start}, from which the generator is to "
+                "start; leave network out, or give it the bundle's values"
+            )
     return settings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wsi_ihc.training.run_folder import RunFolder, read_run
 def save_average(run: RunFolder, settings: TrainingSettings, average: nn.Module, step: int) -> Bundle:
     """Write the averaged generator as the run's bundle, over the previous one."""
     _, record = read_run(run.path)
-    card = generator_card(settings, record["data_digest"], step)
+    card = generator_card(settings, record, step)
     return save_bundle(run.bundle(settings.name), card, average.state_dict(), overwrite=True)
 
 
@@ -39,7 +40,7 @@ def export_run(
         if not folder.checkpoint.is_file():
             raise OutputError(f"{run}: no checkpoint yet; let the training run longer")
         saved: dict[str, Any] = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
-        card = generator_card(settings, record["data_digest"], saved["step"])
+        card = generator_card(settings, record, saved["step"])
         state: dict[str, Tensor] = saved["average"]
     else:
         if not folder.bundle(settings.name).is_file():
@@ -52,18 +53,20 @@ def export_run(
     return save_bundle(to, named, state, overwrite=overwrite)
 
 
-def generator_card(settings: TrainingSettings, data_digest: str, step: int) -> GeneratorCard:
-    """The model card of a generator trained with these settings for ``step`` steps."""
+def generator_card(settings: TrainingSettings, record: Mapping[str, Any], step: int) -> GeneratorCard:
+    """The model card of a generator trained with these settings for ``step`` steps, of which ``record`` is run.json."""
+    start = (f"started from {settings.start}, weights sha256 {record['start_sha256']}",) if settings.start else ()
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     return GeneratorCard(
         name=settings.name,
         architecture=settings.network,
         mpp=settings.mpp,
         stain=settings.card.stain,
-        training_data=f"{settings.card.training_data} (digest {data_digest[:16]})",
+        training_data=f"{settings.card.training_data} (digest {record['data_digest'][:16]})",
         licence=settings.card.licence,
         description=settings.card.description,
         sources=(
+            *start,
             f"wsi-ihc train, {step} steps of {settings.data.batch_size} crops of {settings.data.crop_px} px",
             f"losses: {describe_losses(settings.losses)}",
             f"settings sha256 {digest}, seed {settings.run.seed}",

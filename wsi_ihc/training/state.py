@@ -12,7 +12,7 @@ from torch import nn
 
 from wsi_ihc.atomic import write_atomically
 from wsi_ihc.errors import SettingsError, one_line
-from wsi_ihc.generators import build_network, initialise
+from wsi_ihc.generators import build_network, initialise, load_generator
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
 
@@ -27,6 +27,8 @@ class TrainingState:
         layout = torch.channels_last if settings.compute.channels_last else torch.contiguous_format
         seed, optimiser = settings.run.seed, settings.optimiser
         generator = initialise(build_network(settings.network), seed)
+        if settings.start:
+            generator.load_state_dict(load_generator(settings.start).state)
         discriminator = initialise(PatchDiscriminator(settings.discriminator), seed + 1)
         self.generator = generator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.discriminator = discriminator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
