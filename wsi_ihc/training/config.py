@@ -221,7 +221,7 @@ class TrainingSettings(Settings):
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of the training pixels, um/px: convert works at it."""
     start: str | None = None
-    """Bundle, by name or path, with whose weights the generator begins. Left out, ``network`` and ``mpp`` are its own."""
+    """Bundle, by name or path, that the generator begins with. Left out, ``network`` and ``mpp`` are its own."""
     network: Architecture = Architecture(kind="resnet")
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     data: DataSettings = DataSettings()
@@ -254,6 +254,8 @@ def _with_what_start_says(settings: TrainingSettings) -> TrainingSettings:
     if settings.start is None:
         return settings
     card = load_generator(settings.start).card
+    if card.architecture.kind not in LEARNED_KINDS:
+        raise SettingsError(f"start: {settings.start} has no weights to start from; give a bundle that was trained")
     known = {"network": card.architecture, "mpp": card.mpp}
     settings = settings.model_copy(update={k: v for k, v in known.items() if k not in settings.model_fields_set})
     for key, wanted in settings.network:
