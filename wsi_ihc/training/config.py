@@ -221,7 +221,7 @@ class TrainingSettings(Settings):
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of the training pixels, um/px: convert works at it."""
     start: str | None = None
-    """Bundle, by name or path, that the generator begins with. Left out, ``network`` and ``mpp`` are its own."""
+    """Bundle, by name or path, whose weights it begins with. Left out, ``network`` and ``mpp`` are its own."""
     network: Architecture = Architecture(kind="resnet")
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     data: DataSettings = DataSettings()
