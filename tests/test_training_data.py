@@ -281,6 +281,20 @@ def test_glass_is_equally_white_in_every_drawn_target() -> None:
     assert lamps[0].min() < 240, "the H&E keeps the colour of its own lamp"
 
 
+def test_ink_lies_over_the_h_and_e_alone() -> None:
+    he, ihc = np.full((64, 64, 3), 230, np.uint8), np.full((64, 64, 3), 200, np.uint8)
+    settings = AugmentationSettings(flip=False, turn=False, ink=1)
+    covers = []
+    for seed in range(24):
+        inked, target = augment_pair(he, ihc, settings, np.random.default_rng(seed))
+        assert (target == ihc).all()
+        assert (inked <= he).all(), "ink takes light, and gives none"
+        covers.append(float((inked < he - 8).any(axis=2).mean()))
+    assert 0 <= min(covers) < 0.4 < 0.95 < max(covers), "edges of strokes, and their middles"
+    without, _ = augment_pair(he, ihc, AugmentationSettings(flip=False, turn=False), np.random.default_rng(0))
+    assert (without == he).all()
+
+
 # Restained H&E
 
 

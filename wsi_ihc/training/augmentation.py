@@ -8,8 +8,12 @@ import cv2
 import numpy as np
 
 from wsi_ihc.training.config import AugmentationSettings
-from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, optical_density
+from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, blurred, optical_density
 from wsi_ihc.training.examples import Image
+
+_INKS = np.array([(0.88, 0.28, 0.38), (0.76, 0.60, 0.25), (0.58, 0.58, 0.58)], np.float32)
+"""Optical densities of a green, a blue and a black pen in red, green and blue, of about unit length. Red ones are left
+out: nothing tells them from blood and eosin."""
 
 
 def crop_pair(he: Image, ihc: Image, side: int, zoom: float, random: np.random.Generator) -> tuple[Image, Image]:
@@ -31,7 +35,7 @@ def crop_pair(he: Image, ihc: Image, side: int, zoom: float, random: np.random.G
 def augment_pair(
     he: Image, ihc: Image, settings: AugmentationSettings, random: np.random.Generator
 ) -> tuple[Image, Image]:
-    """Mirror and turn both alike, then change stain and light of the H&E alone. Square images of one size."""
+    """Mirror and turn both alike, then change stain, light and ink of the H&E alone. Square images of one size."""
     if settings.flip and random.random() < 0.5:
         he, ihc = he[:, ::-1], ihc[:, ::-1]
     if settings.turn:
@@ -39,6 +43,8 @@ def augment_pair(
         he, ihc = np.rot90(he, quarters), np.rot90(ihc, quarters)
     if settings.stain or settings.light:
         he = jitter_stain(he, settings.stain, settings.light, random)
+    if settings.ink and random.random() < settings.ink:
+        he = lay_ink(he, random)
     return np.ascontiguousarray(he), np.ascontiguousarray(ihc)
 
 
@@ -56,6 +62,22 @@ def jitter_stain(he: Image, stain: float, light: float, random: np.random.Genera
     shifted = optical_density(he) @ change.astype(np.float32)
     jittered: Image = np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
     return jittered
+
+
+def lay_ink(he: Image, random: np.random.Generator) -> Image:
+    """H&E under the edge or the middle of a pen stroke, which is wider than a crop, uneven, and hides what it may."""
+    height, width = he.shape[:2]
+    angle, offset = random.uniform(0, 2 * np.pi), random.uniform(-0.4, 0.8) * max(height, width)
+    rows, columns = np.mgrid[:height, :width] - np.array([height, width]).reshape(2, 1, 1) / 2
+    inside = rows * np.sin(angle) + columns * np.cos(angle) < offset
+    cover = blurred(inside, random.uniform(0.5, 8))
+    flow = blurred(random.standard_normal((height, width)), 6)
+    cover *= 1 + random.uniform(0, 0.3) * flow / max(float(flow.std()), 1e-6)
+    amount = np.exp(random.uniform(np.log(0.3), np.log(4)))
+    ink = np.maximum(_INKS[random.integers(len(_INKS))] + random.normal(0, 0.06, 3), 0.02)
+    density = (amount * np.maximum(cover, 0))[..., None] * ink
+    inked: Image = (he * np.exp(-density)).round().astype(np.uint8)
+    return inked
 
 
 def match_brightness(ihc: Image, brightness: float) -> Image:

@@ -93,6 +93,8 @@ class AugmentationSettings(Settings):
     """Scale the optical density of haematoxylin and of eosin by independent factors in [1 - stain, 1 + stain]."""
     light: float = Field(default=0.0, ge=0, le=0.3)
     """Scale red, green and blue by factors in [1 - light, 1]: the lamp and white balance of other scanners."""
+    ink: float = Field(default=0.0, ge=0, le=1)
+    """Share of crops whose H&E lies under green, blue or black pen, of which the IHC shows nothing."""
     brightness: Literal["none", "he", "mean"] = "none"
     """Bring each target to the brightness of its H&E, or all targets to their mean: exposures that differ between
     slides are then not learnt as if they were stain. Known to rescue training on BCI; what is generated follows."""
