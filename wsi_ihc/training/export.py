@@ -55,7 +55,12 @@ def export_run(
 
 def generator_card(settings: TrainingSettings, record: Mapping[str, Any], step: int) -> GeneratorCard:
     """The model card of a generator trained with these settings for ``step`` steps, of which ``record`` is run.json."""
-    start = (f"started from {settings.start}, weights sha256 {record['start_sha256']}",) if settings.start else ()
+    # The folder is nobody's business but the user's.
+    start = (
+        (f"started from {Path(settings.start).name}, weights sha256 {record['start_sha256']}",)
+        if settings.start
+        else ()
+    )
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
     return GeneratorCard(
         name=settings.name,
