@@ -273,6 +273,7 @@ def test_a_training_starts_from_a_bundle(tmp_path: Path) -> None:
     assert record["start_sha256"] == bundle.card.sha256
     card = export_run(tmp_path / "run", tmp_path / "more.safetensors").card
     assert any(bundle.card.sha256 in source for source in card.sources)
+    assert not any(str(tmp_path) in source for source in card.sources), "no folder of the user's"
     state = TrainingState(settings, torch.device("cpu"), scale_gradients=False)
     assert same(dict(state.average.state_dict()), dict(bundle.state))
     with pytest.raises(SettingsError, match="blocks: 9, but it is 1 in"):
