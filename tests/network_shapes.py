@@ -9,6 +9,7 @@ import pytest
 SHAPES: dict[str, dict[str, Any]] = {
     "resnet": {"kind": "resnet"},
     "resnet, resize": {"kind": "resnet", "upsampling": "resize"},
+    "resnet, skips": {"kind": "resnet", "skips": True},
     "resnet, bilinear, skips": {"kind": "resnet", "upsampling": "bilinear", "skips": True},
     "unet": {"kind": "unet"},
 }

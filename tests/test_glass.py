@@ -61,11 +61,12 @@ def test_a_learned_generator_leaves_no_halo(tmp_path: Path) -> None:
     pixels = np.full((1024, 2048, 3), 243, np.uint8)
     pixels[:, :1024] = stained_island(1024, 1024)
     write_slide(tmp_path / "slide.tiff", pixels)
-    outputs = []
+    outputs, named = [], []
     for core in ("512", "1024"):
         choices = ("generator.name=her2-demo", "output.compression=deflate", f"tiling.core_px={core}")
         settings = load_settings(ConversionSettings, None, {}, (*choices, "compute.precision=float32"))
         report = convert_slide(tmp_path / "slide.tiff", tmp_path / f"{core}.ome.tiff", settings)
+        named.append(report.provenance.glass)
         outputs.append([level.asarray() for level in tifffile.TiffFile(report.output).series[0].levels])
     for level, other in zip(*outputs, strict=True):
         far = level[:, level.shape[1] * 3 // 4 :]
@@ -73,3 +74,4 @@ def test_a_learned_generator_leaves_no_halo(tmp_path: Path) -> None:
         assert far.min() > 240
         assert far.max() < 252
         assert np.abs(level.astype(int) - other).max() <= 1
+    assert named == [f"#{bytes(levels[0][0, -1]).hex()}" for levels in outputs], "the provenance says which colour"

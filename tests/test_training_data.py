@@ -298,8 +298,9 @@ def test_ink_lies_over_the_h_and_e_alone() -> None:
 # Restained H&E
 
 
-CYTOPLASM = np.float32(0.3)
-"""Eosin wherever a cell is."""
+def cytoplasm(nuclear: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Eosin wherever a cell is."""
+    return np.full_like(nuclear, 0.3)
 
 
 def turned(image: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
@@ -320,10 +321,10 @@ def nest(side: int = 96, pitch: int = 20, radius: int = 6) -> NDArray[np.float32
 
 def test_cells_of_a_nest_get_membranes_between_their_nuclei() -> None:
     nuclear = nest()
-    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
+    nuclei = find_nuclei(nuclear, cytoplasm(nuclear), 0.5)
     assert nuclei.labels.max() == len(nuclei.epithelial) - 1
     assert len(np.unique(nuclei.labels)) - 1 == 25
-    membranes = draw_membranes(nuclei, nuclear + CYTOPLASM, 0.5)
+    membranes = draw_membranes(nuclei, nuclear + 0.3, 0.5)
     assert membranes.lines[20:80, 39:41].max(axis=1).min() > 0.5, "closed along the row of cells"
     assert membranes.lines[nuclear > 0.5].max() < 0.1, "none in a nucleus"
     profile = membranes.lines[50, 34:46]
@@ -339,7 +340,7 @@ def test_membranes_have_no_favourite_direction() -> None:
     brown = []
     for angle in (0, 30, 45, 60):
         nuclear = turned(nest(192), angle)
-        membranes = draw_membranes(find_nuclei(nuclear, CYTOPLASM, 0.5), nuclear + 0.5, 0.5)
+        membranes = draw_membranes(find_nuclei(nuclear, cytoplasm(nuclear), 0.5), nuclear + 0.5, 0.5)
         brown.append(float(membranes.lines[48:144, 48:144].mean()))
     assert max(brown) < 1.06 * min(brown), "as much brown however the nest is turned"
 
@@ -350,21 +351,21 @@ def test_touching_nuclei_are_told_apart_by_their_dark_centres() -> None:
     nuclear[30:66] = 0.55
     for x in range(10, 96, 14):
         cv2.ellipse(nuclear, (x, 48), (5, 15), 0, 0, 360, 0.9, -1)
-    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
+    nuclei = find_nuclei(nuclear, cytoplasm(nuclear), 0.5)
     assert len(np.unique(nuclei.labels[48, [10, 24, 38, 52, 66, 80]])) == 6
 
 
 def test_keratin_is_no_epithelium() -> None:
     """Its folds are pink, or its lamellae run all one way."""
     nuclear = nest()
-    assert find_nuclei(nuclear, CYTOPLASM, 0.5).epithelial[1:].min() > 0.8
+    assert find_nuclei(nuclear, cytoplasm(nuclear), 0.5).epithelial[1:].min() > 0.8
     pink = np.where(nuclear > 0.5, np.float32(1.2), np.float32(0.3))
     assert not find_nuclei(nuclear, pink, 0.5).epithelial.any()
     lamellae = np.full_like(nuclear, 0.1)
     for y in range(6, 96, 14):
         lamellae[y : y + 8] = 0.8
-    assert find_nuclei(lamellae, CYTOPLASM, 0.5).labels.any()
-    assert not find_nuclei(lamellae, CYTOPLASM, 0.5).epithelial.any()
+    assert find_nuclei(lamellae, cytoplasm(lamellae), 0.5).labels.any()
+    assert not find_nuclei(lamellae, cytoplasm(lamellae), 0.5).epithelial.any()
 
 
 @pytest.mark.parametrize("axes", [pytest.param((4, 4), id="lymphocytes"), pytest.param((10, 2), id="fibroblasts")])
@@ -373,7 +374,7 @@ def test_small_and_long_nuclei_get_no_membranes(axes: tuple[int, int]) -> None:
     for y in range(10, 96, 14):
         for x in range(10, 96, 24):
             cv2.ellipse(nuclear, (x, y), axes, 0, 0, 360, 0.8, -1)
-    nuclei = find_nuclei(nuclear, CYTOPLASM, 0.5)
+    nuclei = find_nuclei(nuclear, cytoplasm(nuclear), 0.5)
     assert len(np.unique(nuclei.labels)) > 10
     assert not draw_membranes(nuclei, nuclear + 0.5, 0.5).lines.any()
 

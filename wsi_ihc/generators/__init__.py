@@ -18,6 +18,7 @@ from wsi_ihc.generators.library import (
     import_checkpoint,
     installed_bundles,
     list_generators,
+    load_card,
     load_generator,
     user_bundle_folder,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "keep_memory_flat",
     "list_generators",
     "load_bundle",
+    "load_card",
     "load_generator",
     "read_card",
     "read_pix2pix_checkpoint",

@@ -133,7 +133,8 @@ def _infer_resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "blocks": len(blocks),
         "norm": _infer_norm(shapes, "model.1.bias"),
         "dropout": dropout,
-        # Repeating and padding have no weights, so the convolution after them stands two places further on.
+        # Repeating and padding have no weights, so the convolution after them stands two places further on. Nor has
+        # bilinear interpolation, which no published network uses.
         "upsampling": "resize" if f"model.{12 + len(blocks)}.weight" in shapes else "transposed",
     }
 

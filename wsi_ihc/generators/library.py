@@ -35,20 +35,21 @@ def load_generator(name: str) -> Bundle:
     Raises:
         GeneratorError: if there is none, or it cannot be used.
     """
-    if name in BUILT_IN:
-        return _built_in(name)
-    if _is_path(name):
-        return load_bundle(name)
-    installed = installed_bundles()
-    if name not in installed:
-        known = ", ".join([*BUILT_IN, *installed])
-        raise GeneratorError(f"generator {name}: not found; known are {known}, or give the path of a bundle")
-    return load_bundle(installed[name])
+    return _built_in(name) if name in BUILT_IN else load_bundle(_found(name))
+
+
+def load_card(name: str) -> GeneratorCard:
+    """The card of what ``load_generator`` loads, without reading its weights.
+
+    Raises:
+        GeneratorError: if there is none, or it is no bundle.
+    """
+    return _built_in(name).card if name in BUILT_IN else read_card(_found(name))
 
 
 def list_generators() -> tuple[list[GeneratorCard], list[str]]:
     """Cards of everything ``load_generator`` knows by name, and one line for each file that is no bundle."""
-    cards = [load_generator(name).card for name in BUILT_IN]
+    cards = [load_card(name) for name in BUILT_IN]
     notices = []
     for name, path in installed_bundles().items():
         try:
@@ -112,6 +113,16 @@ def import_checkpoint(
     source = f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
     card = make_card(name=name or path.stem, architecture=architecture, sources=(source,), **facts)
     return path, save_bundle(path, card, state, overwrite=overwrite).card
+
+
+def _found(name: str) -> Path:
+    if _is_path(name):
+        return Path(name)
+    installed = installed_bundles()
+    if name not in installed:
+        known = ", ".join([*BUILT_IN, *installed])
+        raise GeneratorError(f"generator {name}: not found; known are {known}, or give the path of a bundle")
+    return installed[name]
 
 
 def _is_path(name: str) -> bool:

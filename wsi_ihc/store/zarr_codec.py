@@ -60,4 +60,5 @@ class TileBytes(ArrayBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(data)
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
+        # What zarr asks of a codec like this; it then plans without the length.
         raise NotImplementedError("the length of a tile depends on its pixels")

@@ -65,7 +65,10 @@ def jitter_stain(he: Image, stain: float, light: float, random: np.random.Genera
 
 
 def lay_ink(he: Image, random: np.random.Generator) -> Image:
-    """H&E under the edge or the middle of a pen stroke, which is wider than a crop, uneven, and hides what it may."""
+    """The H&E ``(h, w, 3)`` under pen: the edge or the middle of a stroke, uneven, and wider than a crop.
+
+    Its ink adds to the optical density, from a tint to what hides everything below.
+    """
     height, width = he.shape[:2]
     angle, offset = random.uniform(0, 2 * np.pi), random.uniform(-0.4, 0.8) * max(height, width)
     rows, columns = np.mgrid[:height, :width] - np.array([height, width]).reshape(2, 1, 1) / 2

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.generators import load_generator
+from wsi_ihc.generators import load_card
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
 from wsi_ihc.her2 import HER2_LEVELS, Her2
 
@@ -223,7 +223,8 @@ class TrainingSettings(Settings):
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of the training pixels, um/px: convert works at it."""
     start: str | None = None
-    """Bundle, by name or path, whose weights it begins with. Left out, ``network`` and ``mpp`` are its own."""
+    """Bundle, by name or path, whose weights the generator begins with; ``network`` and ``mpp``, where left out, are
+    the bundle's."""
     network: Architecture = Architecture(kind="resnet")
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     data: DataSettings = DataSettings()
@@ -255,7 +256,7 @@ def _with_what_start_says(settings: TrainingSettings) -> TrainingSettings:
     """Network and resolution of the bundle to start from where the settings name none."""
     if settings.start is None:
         return settings
-    card = load_generator(settings.start).card
+    card = load_card(settings.start)
     if card.architecture.kind not in LEARNED_KINDS:
         raise SettingsError(f"start: {settings.start} has no weights to start from; give a bundle that was trained")
     known = {"network": card.architecture, "mpp": card.mpp}

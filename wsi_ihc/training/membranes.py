@@ -37,7 +37,9 @@ class Membranes:
 
 
 def draw_membranes(nuclei: Nuclei, stained: Densities, mpp: float) -> Membranes:
-    """Cells around ``nuclei``; none on glass, where ``stained``, all dye, is none."""
+    """Membranes of the cells around ``nuclei`` at ``mpp`` um/px; none on glass, where ``stained``, the sum of all dyes
+    ``(h, w)``, is next to none.
+    """
     tissue = blurred(stained, _TISSUE_UM / mpp) > _LEAST_TISSUE
     distance, nearest = distance_transform_edt(nuclei.labels == 0, return_indices=True)
     cells: Labels = np.where(tissue & (distance < _CELL_UM / mpp), nuclei.labels[tuple(nearest)], 0)

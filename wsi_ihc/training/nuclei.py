@@ -57,8 +57,8 @@ class Nuclei:
     """For each number, from 0 (which is no nucleus) how surely it belongs to epithelium, 0 to 1."""
 
 
-def find_nuclei(nuclear: Densities, eosin: Densities | np.float32, mpp: float) -> Nuclei:
-    """Nuclei in the haematoxylin and eosin ``(h, w)`` of an image at ``mpp`` um/px, whose darkest are 1."""
+def find_nuclei(nuclear: Densities, eosin: Densities, mpp: float) -> Nuclei:
+    """Nuclei in the haematoxylin and eosin, ``(h, w)`` each and 1 where darkest, of an image at ``mpp`` um/px."""
     labels = _segment(nuclear, mpp)
     count = np.bincount(labels.ravel())
     area = count * mpp**2
@@ -83,7 +83,9 @@ def find_nuclei(nuclear: Densities, eosin: Densities | np.float32, mpp: float) -
 
 
 def _streaks(stained: Densities, mpp: float) -> Densities:
-    """Coherence of the structure tensor: 1 where every edge around runs the same way, 0 where they run anyhow."""
+    """Coherence of the structure tensor (Bigun and Granlund 1987), ``(h, w)``: 1 where every edge around runs the same
+    way, 0 where they run anyhow.
+    """
     smooth = blurred(stained, 0.5 / mpp)
     down, right = cv2.Sobel(smooth, cv2.CV_32F, 0, 1), cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
     yy, xx, xy = (blurred(product, _STREAK_UM / mpp) for product in (down * down, right * right, down * right))
@@ -107,6 +109,7 @@ def _roundness(labels: Labels) -> NDArray[np.float64]:
 
 
 def _segment(nuclear: Densities, mpp: float) -> Labels:
+    """All nuclei, of whatever kind, apart."""
     smooth = blurred(nuclear, 0.6 / mpp)
     stained = smooth[smooth > 0.1]
     if not stained.size or np.ptp(stained) < 0.1:
@@ -132,7 +135,9 @@ def _segment(nuclear: Densities, mpp: float) -> Labels:
 
 
 def _darker_than_around(nuclear: Densities, mpp: float) -> Densities:
-    """The Laplacian of a Gaussian of a nucleus' size: nuclei in a row are darker than the lines between them."""
+    """The Laplacian of a Gaussian of a nucleus' size, ``(h, w)`` (Marr and Hildreth 1980): nuclei in a row are darker
+    than the lines between them.
+    """
     solid = cv2.morphologyEx(nuclear, cv2.MORPH_CLOSE, _disc(0.8 / mpp))
     sigma = _SPOT_UM / mpp
     return cast(Densities, cv2.Laplacian(blurred(solid, sigma), cv2.CV_32F) * np.float32(-(sigma**2)))

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from wsi_ihc.atomic import write_atomically
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import OutputError, SettingsError
-from wsi_ihc.generators import load_generator
+from wsi_ihc.generators import load_card
 from wsi_ihc.training.config import TrainingSettings
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
@@ -76,7 +76,7 @@ class RunFolder:
         record = {
             "settings": settings.model_dump(mode="json"),
             "data_digest": digest,
-            "start_sha256": load_generator(settings.start).card.sha256 if settings.start else None,
+            "start_sha256": load_card(settings.start).sha256 if settings.start else None,
             "versions": {name: version(name) for name in ("wsi-ihc", "torch", "numpy", "opencv-python-headless")},
             "machine": {
                 "python": platform.python_version(),
