@@ -54,7 +54,7 @@ def train(
     \b
     wsi-ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
     wsi-ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance --resume
-    wsi-ihc train mine.yaml --data pairs/ --start runs/variance/bci_variance.safetensors -o runs/mine
+    wsi-ihc train mine.yaml --data pairs/ --start runs/variance/bci-variance.safetensors -o runs/mine
     torchrun --nproc-per-node 4 -m wsi_ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
     """
     # Read when torch is first imported. Threads that sleep at the end of a loop instead of spinning: a little slower
