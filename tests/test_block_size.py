@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
+from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, _blocks_with_tissue, choose_core_px
 from wsi_ihc.computation import Computation
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.errors import SettingsError
@@ -62,6 +64,27 @@ def test_the_choice_keeps_within_the_memory(megabytes: int, channels: int, halo_
     else:
         assert budget.needed(core + 2 * halo_px) <= budget.allowed
         assert budget.batch(core + 2 * halo_px) >= 1
+
+
+@given(
+    size=st.builds(Size, st.integers(1, 9000), st.integers(1, 9000)),
+    downsample=st.floats(1, 64),
+    halo_px=st.sampled_from([4, 68, 84]),
+)
+def test_any_plane_and_mask_have_a_block_size(size: Size, downsample: float, halo_px: int) -> None:
+    """A mask whose sides were rounded down ends before the plane, and a thin last block may start beyond it."""
+    shape = [max(1, int(length / downsample)) for length in size]
+    mask = TissueMask(np.ones(shape, bool), downsample, size)
+    core = choose(mask, "8GB", halo_px=halo_px)
+    assert core in range(512, 4097, 512)
+
+
+@pytest.mark.parametrize("core_px", [512, 1024, 1536, 4096])
+@given(size=st.builds(Size, st.integers(1, 20_000), st.integers(1, 20_000)), downsample=st.floats(1, 64))
+def test_every_block_of_a_plane_of_tissue_holds_tissue(core_px: int, size: Size, downsample: float) -> None:
+    shape = [max(1, int(length / downsample)) for length in size]
+    mask = TissueMask(np.ones(shape, bool), downsample, size)
+    assert _blocks_with_tissue(mask, core_px) == math.prod(-(-length // core_px) for length in size)
 
 
 def test_too_little_memory_is_refused_with_the_least_that_would_do() -> None:

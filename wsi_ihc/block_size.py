@@ -82,6 +82,7 @@ def _blocks_with_tissue(mask: TissueMask, core_px: int) -> int:
     """Near enough: blocks that are touched by nothing but the soft edge of the mask are not counted."""
     tissue = mask.pixels
     for axis, length in enumerate(mask.size):
-        starts = (np.arange(0, length, core_px) / mask.downsample).astype(int)
+        # The mask's last pixel also covers what its floored side leaves over: a thin last block starts there.
+        starts = (np.arange(0, length, core_px) / mask.downsample).astype(int).clip(max=tissue.shape[axis] - 1)
         tissue = np.logical_or.reduceat(tissue, starts, axis=axis)
     return int(tissue.sum())
