@@ -25,7 +25,7 @@ from pages import write_between
 from real_slides import name_of, slides_in
 from runs import machine
 
-from wsi_ihc.ometiff import verify_ome_tiff
+from wsi_ihc.output.ometiff import verify_ome_tiff
 
 PAGE = Path(__file__).parents[1] / "docs" / "cohorts.md"
 PHANTOMS = {"0+": "1024x1024", "1+": "2048x1536", "2+": "3000x3000", "3+": "5000x4000"}

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from runs import convert, full_size_generator, machine, median, repeated_slide
 
 from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.conversion.staining import load_stainer
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import Stainer
 from wsi_ihc.generators.core_network import CoreNetwork
-from wsi_ihc.staining import load_stainer
 
 _OPERATIONS_PER_PIXEL = 1.51e6
 """Of resnet_9blocks with 64 channels."""

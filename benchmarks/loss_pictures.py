@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsi_ihc.evaluation.recipes import measure_named
-from wsi_ihc.her2 import HER2_LEVELS
-from wsi_ihc.pairs import find_pairs, read_image, read_pair
+from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
 
 CURVE_MEASURES = ("psnr", "texture_kernel_x1000", "dab_r", "spread_ratio")
 STRIP_PX = 160

@@ -24,7 +24,7 @@ from loss_trials import (
 
 from wsi_ihc.evaluation.recipes import Measure, measure_named
 from wsi_ihc.evaluation.report import Report, read_report
-from wsi_ihc.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_LEVELS
 from wsi_ihc.training.export import describe_losses
 
 BEGIN, END = "<!-- results: written by benchmarks/compare_losses.py --report -->", "<!-- end of results -->"

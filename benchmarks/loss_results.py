@@ -12,10 +12,10 @@ import numpy as np
 from loss_trials import Scale, System, Trial, Variant, losses_of, report_folder
 from scipy import stats
 
-from wsi_ihc.evaluation.bootstrap import LEVEL, Estimate, mean_estimate, set_estimate
 from wsi_ihc.evaluation.recipes import Measure
 from wsi_ihc.evaluation.report import Report, read_report
 from wsi_ihc.evaluation.summary import set_statistics
+from wsi_ihc.measures.bootstrap import LEVEL, Estimate, mean_estimate, set_estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ import torch
 from loss_trials import losses_of
 from numpy.typing import NDArray
 
-from wsi_ihc.evaluation.bootstrap import mean_estimate
 from wsi_ihc.evaluation.generated import stain_whole
 from wsi_ihc.generators import Stainer, fix_normalisation, load_generator, tune_allocator
-from wsi_ihc.pairs import Pair, find_pairs
+from wsi_ihc.measures.bootstrap import mean_estimate
+from wsi_ihc.pairs.folders import Pair, find_pairs
 from wsi_ihc.training import Trainer, TrainingSettings, load_training_settings
 from wsi_ihc.training.distributed import joined_world
 from wsi_ihc.training.examples import ImageExample

@@ -23,7 +23,7 @@ from pages import write_between
 from runs import convert, machine, median, repeated_slide
 from schedule import Outcome, Site, Stages, simulate
 
-from wsi_ihc.cluster import cluster_at
+from wsi_ihc.conversion.cluster import cluster_at
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PLOT = PAGE.with_name("scaling.svg")

@@ -18,9 +18,9 @@ from runs import convert, draw_slide, full_size_generator, machine, median, time
 
 from wsi_ihc import SlideView, open_slide
 from wsi_ihc.config import ConversionSettings, load_settings
-from wsi_ihc.geometry import Size
-from wsi_ihc.staining import load_stainer
-from wsi_ihc.tiling import TileGrid
+from wsi_ihc.conversion.staining import load_stainer
+from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.geometry import Size
 
 
 def generator_alone(source: Path, bundle: Path, core_px: int, backend: str) -> float:

@@ -23,8 +23,8 @@ try:
 except ImportError:
     sys.exit("slurm_cohort: dask-jobqueue is not installed; pip install 'wsi-ihc[slurm]'")
 
-from wsi_ihc.child import PROGRAM
 from wsi_ihc.errors import ClusterError, one_line
+from wsi_ihc.machine.child import PROGRAM
 
 SECONDS_BETWEEN_TRIES = 20
 ENDING = threading.Event()

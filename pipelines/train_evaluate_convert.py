@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsi_ihc.child import PROGRAM
+from wsi_ihc.machine.child import PROGRAM
 
 
 def main() -> int:

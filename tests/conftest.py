@@ -12,8 +12,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import Provenance
+from wsi_ihc.output.ometiff import Provenance
+from wsi_ihc.pyramid.geometry import Size
 
 SHARED_DATA = Path(os.environ.get("WSI_IHC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.block_size import USUAL_CORE_PX, MemoryBudget, _blocks_with_tissue, choose_core_px
-from wsi_ihc.computation import Computation
 from wsi_ihc.config import ComputeSettings
+from wsi_ihc.conversion.block_size import USUAL_CORE_PX, MemoryBudget, _blocks_with_tissue, choose_core_px
+from wsi_ihc.conversion.computation import Computation
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import Architecture
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask
 
 FULL_SIZE = Architecture(kind="resnet", blocks=9, base_channels=64, norm="batch")

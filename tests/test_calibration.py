@@ -1,8 +1,8 @@
 import numpy as np
 
-from wsi_ihc.calibration import calibration_regions, read_calibration_windows
 from wsi_ihc.config import TissueSettings
-from wsi_ihc.geometry import Size
+from wsi_ihc.conversion.calibration_windows import calibration_regions, read_calibration_windows
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import TissueMask, find_tissue
 

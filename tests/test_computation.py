@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsi_ihc.computation import Computation
 from wsi_ihc.config import ComputeSettings
+from wsi_ihc.conversion.computation import Computation
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import device as device_module
 

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.conversion.executors import run_serial
+from wsi_ihc.conversion.progress import Silence
+from wsi_ihc.conversion.store import files
 from wsi_ihc.convert import ConversionReport, convert_slide, estimate_conversion
 from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
-from wsi_ihc.evaluation.seams import seam_score
-from wsi_ihc.executors import run_serial
 from wsi_ihc.generators.openvino_engine import openvino_is_installed
-from wsi_ihc.ometiff import verify_ome_tiff
-from wsi_ihc.progress import Silence
-from wsi_ihc.store import files
+from wsi_ihc.measures.seams import seam_score
+from wsi_ihc.output.ometiff import verify_ome_tiff
 
 
 def _settings(*assignments: str, **options: object) -> ConversionSettings:
@@ -218,7 +218,7 @@ def test_a_run_that_goes_on_keeps_the_size_of_its_blocks(
             raise KeyboardInterrupt
 
     def convert(name: str, core_px: int, progress: Silence | None = None) -> ConversionReport:
-        monkeypatch.setattr("wsi_ihc.preparation.choose_core_px", lambda *_, **__: core_px)
+        monkeypatch.setattr("wsi_ihc.conversion.preparation.choose_core_px", lambda *_, **__: core_px)
         return convert_slide(small_slide, tmp_path / name, settings, progress=progress)
 
     whole = convert("whole.ome.tiff", 512)
@@ -284,7 +284,7 @@ def test_a_run_killed_between_naming_and_tidying_is_finished_by_the_next(
 ) -> None:
     output = tmp_path / "out.ome.tiff"
     with monkeypatch.context() as patch:
-        patch.setattr("wsi_ihc.workspace.Workspace.discard", lambda self: None)
+        patch.setattr("wsi_ihc.conversion.workspace.Workspace.discard", lambda self: None)
         convert_slide(small_slide, output, IDENTITY)
     before = output.read_bytes()
     convert_slide(small_slide, output, IDENTITY)
@@ -311,7 +311,7 @@ def test_an_output_is_not_replaced_unasked(small_slide: Path, tmp_path: Path) ->
 
 
 def test_two_runs_on_one_output(small_slide: Path, tmp_path: Path) -> None:
-    from wsi_ihc.workspace import Workspace
+    from wsi_ihc.conversion.workspace import Workspace
 
     output = tmp_path / "out.ome.tiff"
     with (
@@ -353,7 +353,7 @@ def test_a_refusal_keeps_what_an_earlier_run_has_stained(small_slide: Path, tmp_
     outlines, output = tmp_path / "edited.geojson", tmp_path / "out.ome.tiff"
     outlines.write_text('{"type": "FeatureCollection", "features": []}')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsi_ihc.workspace.Workspace.discard", lambda self: None)
+        patch.setattr("wsi_ihc.conversion.workspace.Workspace.discard", lambda self: None)
         convert_slide(small_slide, output, IDENTITY)
     stained = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     dusty = _settings(tissue__min_area_um2=1e9, generator__name="identity")

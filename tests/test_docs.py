@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_ihc.stains import COUNTERSTAIN, DAB
+from wsi_ihc.measures.dyes import COUNTERSTAIN, DAB
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_slides/README.md"]

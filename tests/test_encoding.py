@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsi_ihc.encoding import TileCodec, halve
+from wsi_ihc.pyramid.codecs import TileCodec, halve
 
 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda size: arrays(np.uint8, (*size, 3))))

@@ -23,7 +23,7 @@ from wsi_ihc.evaluation.generated import find_bundle, from_generator, from_predi
 from wsi_ihc.evaluation.images import measure_images
 from wsi_ihc.evaluation.report import read_report
 from wsi_ihc.generators import Architecture, GeneratorCard, build_network, initialise, save_bundle
-from wsi_ihc.pairs import find_pairs, read_image, read_pair
+from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
 
 LEVELS = ("0", "1+", "2+", "3+")
 SIDE = 40

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.executors import _Tasks
-from wsi_ihc.plan import Batch
-from wsi_ihc.staining import BatchReport
+from wsi_ihc.conversion.executors import _Tasks
+from wsi_ihc.conversion.plan import Batch
+from wsi_ihc.conversion.staining import BatchReport
 
 
 def took(batch_s: float, count: int = 1) -> list[BatchReport]:

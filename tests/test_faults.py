@@ -14,13 +14,13 @@ import pytest
 from dask.distributed import Client, LocalCluster, WorkerPlugin
 
 from tests.conftest import stained_island, write_slide
-from wsi_ihc.cluster import Cluster, cluster_at, own_cluster
 from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.conversion.cluster import Cluster, cluster_at, own_cluster
+from wsi_ihc.conversion.executors import run_dask
+from wsi_ihc.conversion.plan import Batch
+from wsi_ihc.conversion.staining import BatchReport, StainingJob
 from wsi_ihc.convert import convert_slide
 from wsi_ihc.errors import ClusterError, DeviceError, StorageError, UnreadableSlideError
-from wsi_ihc.executors import run_dask
-from wsi_ihc.plan import Batch
-from wsi_ihc.staining import BatchReport, StainingJob
 
 Disturb = Callable[[int, Callable[[], object]], None]
 
@@ -169,7 +169,7 @@ def test_a_machine_that_slept_does_not_take_its_own_threads_for_dead() -> None:
 
 def test_a_worker_of_another_version_is_told(slide: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter(["1", "0"])  # here, then there
-    monkeypatch.setattr("wsi_ihc.executors.version", lambda name: next(told))
+    monkeypatch.setattr("wsi_ihc.conversion.executors.version", lambda name: next(told))
     with pytest.raises(ClusterError, match=r"has wsi-ihc 0, not 1.*one version everywhere"):
         convert_slide(slide, output, _settings(compute__threads=1))
 
@@ -275,7 +275,7 @@ def test_a_scheduler_that_dies_is_one_line_and_soon(
         with pytest.raises(ClusterError, match="run the same command again") as caught:
             convert_slide(slide, output, settings)
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr("wsi_ihc.cluster._CONNECT_S", 0.5)
+    monkeypatch.setattr("wsi_ihc.conversion.cluster._CONNECT_S", 0.5)
     with pytest.raises(ClusterError, match="no dask scheduler answers"):
         convert_slide(slide, output, settings)
     assert convert_slide(slide, output, _settings()).output.read_bytes() == truth

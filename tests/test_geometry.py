@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 
 coordinates = st.integers(-50, 50)
 lengths = st.integers(0, 50)

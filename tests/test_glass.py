@@ -10,10 +10,10 @@ import tifffile
 
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
+from wsi_ihc.conversion.glass import slide_glass, stained_glass
 from wsi_ihc.convert import convert_slide
-from wsi_ihc.encoding import WHITE
-from wsi_ihc.geometry import Size
-from wsi_ihc.glass import slide_glass, stained_glass
+from wsi_ihc.pyramid.codecs import WHITE
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import TissueMask
 from wsi_ihc.tissue.segmentation import ASSUMED_GLASS

@@ -18,9 +18,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.evaluation import fidelity, stain
-from wsi_ihc.evaluation.bootstrap import mean_estimate, paired_difference, set_estimate
-from wsi_ihc.evaluation.distribution import (
+from wsi_ihc.evaluation.recipes import MEASURES, measure_named
+from wsi_ihc.evaluation.summary import order_violations, pearson, pearson_within, spread_statistic
+from wsi_ihc.measures import fidelity, stain
+from wsi_ihc.measures.bootstrap import mean_estimate, paired_difference, set_estimate
+from wsi_ihc.measures.distribution import (
     TEXTURE,
     TextureNetwork,
     feature_space,
@@ -28,8 +30,6 @@ from wsi_ihc.evaluation.distribution import (
     kernel_distance,
     kernel_estimate,
 )
-from wsi_ihc.evaluation.recipes import MEASURES, measure_named
-from wsi_ihc.evaluation.summary import order_violations, pearson, pearson_within, spread_statistic
 
 
 def _tissue(seed: int, height: int = 64, width: int = 64) -> NDArray[np.uint8]:

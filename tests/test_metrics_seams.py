@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_ihc.evaluation.seams import seam_score
-from wsi_ihc.pairs import read_image
+from wsi_ihc.measures.seams import seam_score
+from wsi_ihc.pairs.folders import read_image
 
 
 def _texture(side: int = 512, seed: int = 0) -> NDArray[np.uint8]:

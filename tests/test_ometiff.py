@@ -18,9 +18,9 @@ import pytest
 import tifffile
 
 from tests.conftest import provenance
+from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.errors import OutputError, StorageError
-from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import (
+from wsi_ihc.output.ometiff import (
     RESEARCH_USE_ONLY,
     Provenance,
     finish_ome_tiff,
@@ -28,10 +28,10 @@ from wsi_ihc.ometiff import (
     write_ome_tiff,
     write_sidecar,
 )
-from wsi_ihc.ometiff.bigtiff import link_levels, read_chain, read_sub_directories
-from wsi_ihc.ometiff.jpeg import read_jpeg_header
-from wsi_ihc.ometiff.omexml import nominal_magnification, ome_xml
-from wsi_ihc.store import StoreLayout, TileStore
+from wsi_ihc.output.ometiff.bigtiff import link_levels, read_chain, read_sub_directories
+from wsi_ihc.output.ometiff.jpeg import read_jpeg_header
+from wsi_ihc.output.ometiff.omexml import nominal_magnification, ome_xml
+from wsi_ihc.pyramid.geometry import Size
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

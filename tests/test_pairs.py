@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.pairs import find_pairs, her2_level, image_files, pair_folders, read_image, read_pair, scan_pairs
+from wsi_ihc.pairs.folders import find_pairs, her2_level, image_files, pair_folders, read_image, read_pair, scan_pairs
 
 
 def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Path:

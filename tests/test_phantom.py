@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from wsi_ihc.cli import main
 from wsi_ihc.cli.phantom import phantom
 from wsi_ihc.errors import OutputError, SettingsError
-from wsi_ihc.geometry import Region, Size
 from wsi_ihc.phantom import HER2_LEVELS, Field, Look, draw_field, draw_pairs, draw_phantom, pyramid
 from wsi_ihc.phantom.cells import TUMOUR, place_cells
 from wsi_ihc.phantom.field import BLOCK_PX, draw_block
@@ -28,6 +27,7 @@ from wsi_ihc.phantom.noise import Grid, smooth, uniform
 from wsi_ihc.phantom.painting import paint
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section, slide_lobes
+from wsi_ihc.pyramid.geometry import Region, Size
 
 EXACT = Look(jpeg_quality=100)
 SEED = 3

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from wsi_ihc.pixel_memory import PixelMemory
+from wsi_ihc.machine.pixel_memory import PixelMemory
 
 
 def address(pixels: np.ndarray) -> int:

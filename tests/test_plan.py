@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_ihc.geometry import Size
-from wsi_ihc.plan import plan_conversion
-from wsi_ihc.tiling import TileGrid
+from wsi_ihc.conversion.plan import plan_conversion
+from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask
 
 sizes = st.builds(Size, st.integers(1, 6000), st.integers(1, 6000))

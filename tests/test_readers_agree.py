@@ -18,10 +18,10 @@ import tiffslide
 from numpy.typing import NDArray
 
 from tests.conftest import provenance
-from wsi_ihc.encoding import halve
-from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import write_ome_tiff
-from wsi_ihc.store import StoreLayout, TileStore
+from wsi_ihc.conversion.store import StoreLayout, TileStore
+from wsi_ihc.output.ometiff import write_ome_tiff
+from wsi_ihc.pyramid.codecs import halve
+from wsi_ihc.pyramid.geometry import Size
 
 HEIGHT, WIDTH = 1700, 2500
 PROBE = Path(__file__).parent / "java" / "ReadLevels.java"

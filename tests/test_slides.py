@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import Level, MemorySlide, SlideReader, open_slide
 from wsi_ihc.slides.assembly import TileCache
 from wsi_ihc.slides.image import open_image

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import check_brightfield, open_slide
 from wsi_ihc.slides.dicom import DicomReader
 from wsi_ihc.slides.dicom_series import series_files
@@ -109,7 +109,7 @@ SWEEP = """
 import signal, sys
 from pathlib import Path
 from wsi_ihc.errors import WsiIhcError
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import check_brightfield, open_slide
 
 for path in sorted(path for path in Path(sys.argv[1]).rglob("*") if path.is_file()):

@@ -21,7 +21,7 @@ from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import open_slide
 from wsi_ihc.slides.dicom_direct import DirectDicomReader
 from wsi_ihc.slides.reader import NotForThisReader

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import MemorySlide, SlideReader, check_brightfield, open_slide, opening
 from wsi_ihc.slides.reader import NotForThisReader
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.descriptions import mpp_of_aperio, mpp_of_ome, objective_of_aperio, objective_of_ome
 from wsi_ihc.slides.levels import check_plane

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsi_ihc.encoding import WHITE, Colour
-from wsi_ihc.staining import fade_to_glass
+from wsi_ihc.conversion.staining import fade_to_glass
+from wsi_ihc.pyramid.codecs import WHITE, Colour
 
 pixels = arrays(np.uint8, (5, 4, 3))
 

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wsi_ihc.conversion.store import StaleStoreError, StoreLayout, TileStore, encode_block
+from wsi_ihc.conversion.store.zarr_codec import open_with_zarr
 from wsi_ihc.errors import StorageError
-from wsi_ihc.geometry import Size
-from wsi_ihc.store import StaleStoreError, StoreLayout, TileStore, encode_block
-from wsi_ihc.store.zarr_codec import open_with_zarr
+from wsi_ihc.pyramid.geometry import Size
 
 FINGERPRINT = {"generator": {"sha256": "ab12"}, "settings": {"mpp": 0.5}}
 
@@ -280,7 +280,7 @@ def test_a_finding_that_a_power_cut_has_cut_is_none(tmp_path: Path, left: int) -
 _WRITER = """
     import sys, numpy as np
     from pathlib import Path
-    from wsi_ihc.store import TileStore
+    from wsi_ihc.conversion.store import TileStore
     store = TileStore.attach(Path(sys.argv[1]))
     plane = np.load(sys.argv[2])
     core = store.layout.core_px

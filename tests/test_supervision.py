@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_ihc.child import SUPERVISED
+from wsi_ihc.machine.child import SUPERVISED
 
 # The supervisor sets signal handlers of its process, so each test gives it one of its own.
 SUPERVISE = """

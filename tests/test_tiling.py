@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.geometry import Size
-from wsi_ihc.tiling import TILE_PX, TileGrid
+from wsi_ihc.pyramid.blocks import TILE_PX, TileGrid
+from wsi_ihc.pyramid.geometry import Size
 
 sizes = st.builds(Size, st.integers(1, 5000), st.integers(1, 5000))
 

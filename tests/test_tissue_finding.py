@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_ihc.cli.tissue import tissue as command
 from wsi_ihc.config import TissueSettings
 from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.tissue import find_tissue, tissue_from_thumbnail, write_geojson
 from wsi_ihc.tissue.finding import MAX_THUMBNAIL_PX, thumbnail_view

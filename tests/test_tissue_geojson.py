@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import SettingsError, StorageError
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask, read_geojson, write_geojson
 from wsi_ihc.tissue.outlines import outlines, signed_area
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.tissue import TissueMask
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.tissue import find_tissue, tissue_from_thumbnail
 from wsi_ihc.tissue.shapes import dilated

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import provenance
 from wsi_ihc.cli.verify import verify
+from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.errors import OutputError
-from wsi_ihc.geometry import Size
-from wsi_ihc.ometiff import VerificationReport, sidecar_path, verify_ome_tiff, write_ome_tiff, write_sidecar
-from wsi_ihc.store import StoreLayout, TileStore
+from wsi_ihc.output.ometiff import VerificationReport, sidecar_path, verify_ome_tiff, write_ome_tiff, write_sidecar
+from wsi_ihc.pyramid.geometry import Size
 
 PROVENANCE = provenance(Size(1500, 1100))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import ResolutionError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import MemorySlide, SlideView
 from wsi_ihc.slides import view as view_module
 from wsi_ihc.slides.resample import UNIT, reduce, reduce_exactly, source_span, weights

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from wsi_ihc.convert import ConversionReport, convert_slide, estimate_conversion
     from wsi_ihc.errors import WsiIhcError
     from wsi_ihc.generators import load_generator
-    from wsi_ihc.geometry import Region
-    from wsi_ihc.ometiff import verify_ome_tiff
+    from wsi_ihc.output.ometiff import verify_ome_tiff
+    from wsi_ihc.pyramid.geometry import Region
     from wsi_ihc.slides import SlideView, open_slide
     from wsi_ihc.tissue import find_tissue
 
 _HOME = {
     "ConversionReport": "wsi_ihc.convert",
     "ConversionSettings": "wsi_ihc.config",
-    "Region": "wsi_ihc.geometry",
+    "Region": "wsi_ihc.pyramid.geometry",
     "SlideView": "wsi_ihc.slides",
     "WsiIhcError": "wsi_ihc.errors",
     "convert_slide": "wsi_ihc.convert",
@@ -34,7 +34,7 @@ _HOME = {
     "load_generator": "wsi_ihc.generators",
     "load_settings": "wsi_ihc.config",
     "open_slide": "wsi_ihc.slides",
-    "verify_ome_tiff": "wsi_ihc.ometiff",
+    "verify_ome_tiff": "wsi_ihc.output.ometiff",
 }
 
 __all__ = [

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ihc.config import ConversionSettings
+from wsi_ihc.conversion.executors import run_dask
+from wsi_ihc.conversion.plan import ConversionPlan
+from wsi_ihc.conversion.preparation import Prepared, opened_view, prepare
+from wsi_ihc.conversion.progress import Progress, Silence
+from wsi_ihc.conversion.staining import Staining
+from wsi_ihc.conversion.store import TileStore
+from wsi_ihc.conversion.workspace import Workspace
 from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
-from wsi_ihc.executors import run_dask
 from wsi_ihc.generators import load_generator
-from wsi_ihc.measure import Stopwatch, peak_memory_mb
-from wsi_ihc.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
-from wsi_ihc.plan import ConversionPlan
-from wsi_ihc.preparation import Prepared, opened_view, prepare
-from wsi_ihc.processors import processors
-from wsi_ihc.progress import Progress, Silence
-from wsi_ihc.source_identity import source_digest
-from wsi_ihc.staining import Staining
-from wsi_ihc.store import TileStore
-from wsi_ihc.workspace import Workspace
+from wsi_ihc.machine.processors import processors
+from wsi_ihc.machine.stopwatch import Stopwatch, peak_memory_mb
+from wsi_ihc.output.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
+from wsi_ihc.slides.files import source_digest
 
 _COMPLETE = "complete"
 """Kept in the store once the file is whole and checked, just before it gets its name."""

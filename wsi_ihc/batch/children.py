@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from wsi_ihc.child import PROGRAM, SUPERVISED
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import ClusterError, GeneratorError, StorageError
+from wsi_ihc.machine.child import PROGRAM, SUPERVISED
 
 ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
 """Slide, output, settings and whether to overwrite: the command line that converts it."""

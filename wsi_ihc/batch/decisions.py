@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from wsi_ihc.batch.recipe import Recipe, differences
 from wsi_ihc.batch.records import SlideRecord, read_sidecar
-from wsi_ihc.ometiff.provenance import sidecar_path
+from wsi_ihc.output.provenance import sidecar_path
 
 Action = Literal["convert", "keep", "adopt", "leave", "refuse"]
 

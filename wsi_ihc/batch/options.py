@@ -8,7 +8,7 @@ from pathlib import Path
 from wsi_ihc.batch.claims import STALE_AFTER_S
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.processors import processors
+from wsi_ihc.machine.processors import processors
 
 _SLIDES_PER_GPU = 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.source_identity import source_digest
+from wsi_ihc.slides.files import source_digest
 
 Recipe = Mapping[str, Any]
 """``output.quality: 85``, …, ``generator``, ``source``. JSON values."""

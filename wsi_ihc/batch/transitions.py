@@ -16,7 +16,7 @@ from wsi_ihc.batch.decisions import Decision, finished_file
 from wsi_ihc.batch.prefetch import source_bytes
 from wsi_ihc.batch.recipe import Recipe, digest
 from wsi_ihc.batch.records import SlideRecord, read_sidecar
-from wsi_ihc.ometiff.provenance import sidecar_path
+from wsi_ihc.output.provenance import sidecar_path
 
 
 def fresh(entry: Entry, folder: Path) -> SlideRecord:

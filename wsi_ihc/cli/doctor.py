@@ -89,8 +89,8 @@ def _device() -> Finding:
 
 
 def _engine() -> Finding:
-    from wsi_ihc.computation import Computation
     from wsi_ihc.config import ComputeSettings
+    from wsi_ihc.conversion.computation import Computation
 
     chosen = Computation.here(ComputeSettings(), learned=True)
     openvino = _version("openvino")

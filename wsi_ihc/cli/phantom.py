@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from wsi_ihc.errors import OutputError, SettingsError
-from wsi_ihc.geometry import Size
-from wsi_ihc.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
+from wsi_ihc.pyramid.geometry import Size
 
 BESIDE = "beside"
 SPARSE = 0.05

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from wsi_ihc.progress import Progress, Silence
+from wsi_ihc.conversion.progress import Progress, Silence
 
 _LOG_INTERVAL_S = 30.0
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from wsi_ihc.child import PROGRAM, SUPERVISED
+from wsi_ihc.machine.child import PROGRAM, SUPERVISED
 
 CRASHED = 70
 _PR_SET_PDEATHSIG = 1

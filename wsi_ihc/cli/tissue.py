@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_ihc.atomic import write_atomically
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_settings, settings_options, some_conversion_options
 from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
+from wsi_ihc.machine.atomic import write_atomically
 
 if TYPE_CHECKING:
     from wsi_ihc.slides import SlideView
@@ -102,7 +102,7 @@ def _write_overlay(mask: TissueMask, view: SlideView, mpp: float, overlay: Path)
 
 
 def _summary(mask: TissueMask, view: SlideView) -> str:
-    from wsi_ihc.geometry import Region
+    from wsi_ihc.pyramid.geometry import Region
 
     share = mask.fraction(Region(0, 0, *mask.size))
     if view.mpp is None:

@@ -21,7 +21,7 @@ def verify(files: tuple[Path, ...], quick: bool, as_json: bool) -> None:
 
     Exits with 6 when something is wrong.
     """
-    from wsi_ihc.ometiff import verify_ome_tiff
+    from wsi_ihc.output.ometiff import verify_ome_tiff
 
     reports = [verify_ome_tiff(file, quick=quick) for file in files]
     if as_json:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.evaluation.bootstrap import Estimate, PairedDifference, Statistic, paired_difference, set_estimate
 from wsi_ihc.evaluation.recipes import MEASURES, Measure
 from wsi_ihc.evaluation.summary import set_statistics
+from wsi_ihc.measures.bootstrap import Estimate, PairedDifference, Statistic, paired_difference, set_estimate
 
 TIE = "tie"
 

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, OutputError, StorageError
-from wsi_ihc.evaluation import distribution
-from wsi_ihc.evaluation.bootstrap import Estimate
 from wsi_ihc.evaluation.comparison import Comparison, compare
-from wsi_ihc.evaluation.distribution import TEXTURE, FeatureSpace
 from wsi_ihc.evaluation.generated import Generated, read_ahead
 from wsi_ihc.evaluation.images import ImageMeasures, Task, measure_images
 from wsi_ihc.evaluation.recipes import BCI_NOTES, MODERN_NOTES, TEXTURE_WARNING, Recipe
 from wsi_ihc.evaluation.report import JSON_NAME, Report, write_report
 from wsi_ihc.evaluation.summary import ALL, Figure, columns_of, groups_of, summarise
-from wsi_ihc.pairs import Pair, complete, find_pairs, pair_folders, read_image, read_pair
-from wsi_ihc.processors import processors
+from wsi_ihc.machine.processors import processors
+from wsi_ihc.measures import distribution
+from wsi_ihc.measures.bootstrap import Estimate
+from wsi_ihc.measures.distribution import TEXTURE, FeatureSpace
+from wsi_ihc.pairs.folders import Pair, complete, find_pairs, pair_folders, read_image, read_pair
 
 Advance = Callable[[], None]
 Progress = Callable[[str, int], Advance]

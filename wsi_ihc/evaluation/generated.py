@@ -15,7 +15,7 @@ from PIL import Image
 
 from wsi_ihc.errors import DataSetError, GeneratorError, StorageError
 from wsi_ihc.evaluation.images import Task
-from wsi_ihc.pairs import Pair, image_files, read_pair
+from wsi_ihc.pairs.folders import Pair, image_files, read_pair
 
 if TYPE_CHECKING:
     from wsi_ihc.generators import Bundle, Stainer

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, DeviceError
-from wsi_ihc.evaluation import fidelity, stain
 from wsi_ihc.evaluation.recipes import Recipe
-from wsi_ihc.pairs import Pair, read_image, read_pair
+from wsi_ihc.measures import fidelity, stain
+from wsi_ihc.pairs.folders import Pair, read_image, read_pair
 
 REDUCED_PX = 32
 """Side of the reduced images whose variance is compared, so that noise of texture does not pass for variety."""

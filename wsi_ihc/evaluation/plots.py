@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.evaluation.recipes import Measure
-from wsi_ihc.evaluation.stain import HISTOGRAM_BINS, HISTOGRAM_OD
 from wsi_ihc.evaluation.summary import ALL, groups_of
-from wsi_ihc.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.stain import HISTOGRAM_BINS, HISTOGRAM_OD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.evaluation.bootstrap import Estimate, Statistic, mean_estimate, set_estimate
 from wsi_ihc.evaluation.images import ImageMeasures
 from wsi_ihc.evaluation.recipes import MEASURES, Recipe
-from wsi_ihc.evaluation.stain import dice, histogram_divergence
-from wsi_ihc.her2 import HER2_LEVELS
+from wsi_ihc.measures.bootstrap import Estimate, Statistic, mean_estimate, set_estimate
+from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.stain import dice, histogram_divergence
 
 ALL = "all"
 

@@ -1,6 +1,5 @@
 """Generators: networks, their weights, their fixed normalisation, and pixels through them."""
 
-from wsi_ihc.generators.allocator import keep_memory_flat, tune_allocator
 from wsi_ihc.generators.bundle import (
     Bundle,
     load_bundle,
@@ -25,6 +24,7 @@ from wsi_ihc.generators.library import (
 from wsi_ihc.generators.networks import Architecture, build_network, initialise
 from wsi_ihc.generators.norm_statistics import NormStatistics
 from wsi_ihc.generators.normalisation import fix_normalisation, resolve_mode
+from wsi_ihc.machine.allocator import keep_memory_flat, tune_allocator
 
 __all__ = [
     "RESEARCH_USE_ONLY",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_ihc.pixel_memory import PixelMemory
-from wsi_ihc.stains import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN
+from wsi_ihc.machine.pixel_memory import PixelMemory
+from wsi_ihc.measures.dyes import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN
 
 _GLASS = 244.0
 """Level of empty glass on a usual scanner; brighter pixels are empty too."""

@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from wsi_ihc.atomic import write_atomically
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import GeneratorError, OutputError, one_line
 from wsi_ihc.generators.card import GeneratorCard
 from wsi_ihc.generators.networks import build_network
+from wsi_ihc.machine.atomic import write_atomically
 
 SUFFIX = ".safetensors"
 _CARD_KEY = "wsi_ihc_card"

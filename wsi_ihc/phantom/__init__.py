@@ -3,7 +3,7 @@
 Everything is a function of a seed and of the place on an endless plane; see ``docs/phantom.md``.
 """
 
-from wsi_ihc.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
 from wsi_ihc.phantom.field import Field, draw_field
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.pairs import draw_pairs

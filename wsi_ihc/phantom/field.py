@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.geometry import Region
-from wsi_ihc.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.optics import Rgb, add_noise, blur, jpeg_round_trip, transmit
 from wsi_ihc.phantom.painting import Stains, map_step, paint
 from wsi_ihc.phantom.patches import Canvas
 from wsi_ihc.phantom.section import Section
+from wsi_ihc.pyramid.geometry import Region
 
 BLOCK_PX = 512
 """Side of what is drawn at once. Blocks lie on a fixed grid, so that any window of the plane has the same pixels."""

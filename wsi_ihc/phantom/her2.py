@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsi_ihc.her2 import Her2
+from wsi_ihc.measures.her2 import Her2
 from wsi_ihc.phantom.cells import TUMOUR, Cells
 from wsi_ihc.phantom.membranes import Territories, per_pixel
 from wsi_ihc.phantom.noise import Floats, single

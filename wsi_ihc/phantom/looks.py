@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.stains import COUNTERSTAIN, HAEMATOXYLIN, Vector
+from wsi_ihc.measures.dyes import COUNTERSTAIN, HAEMATOXYLIN, Vector
 
 # Optical density per unit of stain in red, green and blue, after the tints of common scanners and laboratories.
 HAEMATOXYLINS: tuple[Vector, ...] = (HAEMATOXYLIN, (0.58, 0.73, 0.36), (0.55, 0.76, 0.35), (0.66, 0.69, 0.30))

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.measures.dyes import Vector
 from wsi_ihc.phantom.noise import Floats
-from wsi_ihc.stains import Vector
 
 Rgb = NDArray[np.uint8]
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
-from wsi_ihc.geometry import Region, Size
-from wsi_ihc.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_LEVELS
 from wsi_ihc.phantom.field import Field, compress, draw_window, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.optics import Rgb
 from wsi_ihc.phantom.section import Section
+from wsi_ihc.pyramid.geometry import Region, Size
 
 SEEDS_PER_SET = 1_000_000
 """Pairs of one data set take consecutive sections, so that no two share one, across its splits and across data sets."""

@@ -14,13 +14,13 @@ import cv2
 import imagecodecs
 import numpy as np
 
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.measures.dyes import Vector
 from wsi_ihc.phantom.field import BLOCK_PX, Field, draw_block
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.noise import Grid
 from wsi_ihc.phantom.optics import Rgb, add_noise
 from wsi_ihc.phantom.section import Section
-from wsi_ihc.stains import Vector
+from wsi_ihc.pyramid.geometry import Region, Size
 
 SUBTREE_LEVEL = 2
 """One task draws the blocks under one tile of this level: 16 of them."""

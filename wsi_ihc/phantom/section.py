@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wsi_ihc.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
 from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 
 EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64

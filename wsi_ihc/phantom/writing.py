@@ -11,12 +11,12 @@ import numpy as np
 import tifffile
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
-from wsi_ihc.geometry import Size
-from wsi_ihc.her2 import Her2
+from wsi_ihc.measures.her2 import Her2
 from wsi_ihc.phantom.field import BLOCK_PX, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.pyramid import Scene, Spool, draw_pyramid
 from wsi_ihc.phantom.section import Section, slide_lobes
+from wsi_ihc.pyramid.geometry import Size
 
 
 def draw_phantom(

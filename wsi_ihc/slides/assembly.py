@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Region, Size
-from wsi_ihc.pixel_memory import PixelMemory
+from wsi_ihc.machine.pixel_memory import PixelMemory
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.reader import WHITE
 
 Pixels = NDArray[np.uint8]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.geometry import Region
-from wsi_ihc.processors import processors
+from wsi_ihc.machine.processors import processors
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides.reader import SlideReader
 
 LOOK_PX = 1024

@@ -14,7 +14,7 @@ from wsidicom import WsiDicom
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
 from wsi_ihc.slides.dicom_series import series_files

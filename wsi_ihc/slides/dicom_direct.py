@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, one_line
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
 from wsi_ihc.slides.dicom_frames import decode, unwrapped

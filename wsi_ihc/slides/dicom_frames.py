@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.assembly import Pixels
 
 Coding = Literal["native", "jpeg", "jpeg2000", "rle"]

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
 from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideError, one_line
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.dicom_frames import CODINGS, Coding, Spans, encapsulated_spans, native_spans
 from wsi_ihc.slides.levels import check_plane
 from wsi_ihc.slides.reader import NotForThisReader

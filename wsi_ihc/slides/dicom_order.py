@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from wsi_ihc.errors import UnreadableSlideError
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.assembly import Pixels
 
 PAIRS = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 
 LARGEST_SIDE = 2_000_000
 """Pixels. A glass of 75 mm at 0.05 um/px has 1.5 million."""

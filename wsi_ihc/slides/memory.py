@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.assembly import assemble
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import was_closed

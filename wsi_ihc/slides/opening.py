@@ -8,7 +8,7 @@ from typing import Literal, assert_never
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides.identify import Kind, identify
 from wsi_ihc.slides.reader import NotForThisReader, SlideReader
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padded
 from wsi_ihc.slides.dicom_series import series_files

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides.levels import Level
 
 WHITE = 255

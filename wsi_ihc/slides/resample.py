@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 
 UNIT = 4096
 """Weights of an axis add up to this. 255 * 4096 leaves four bits in float32's 24 ..."""

@@ -16,8 +16,8 @@ from tifffile import TiffFile, TiffPage
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
-from wsi_ihc.geometry import Region, Size
-from wsi_ihc.pixel_memory import PixelMemory
+from wsi_ihc.machine.pixel_memory import PixelMemory
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid

@@ -9,7 +9,7 @@ import numpy as np
 from tifffile import TiffFile, TiffPage, TiffPages
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.geometry import Size
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.levels import check_plane, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.errors import ResolutionError
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.assembly import padded
 from wsi_ihc.slides.reader import SlideReader
 from wsi_ihc.slides.resample import reduce, source_span

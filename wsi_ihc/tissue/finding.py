@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
-from wsi_ihc.geometry import Region
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideReader, SlideView
 from wsi_ihc.tissue.geojson import read_geojson
 from wsi_ihc.tissue.mask import TissueMask

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wsi_ihc.atomic import write_atomically
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.geometry import Size
+from wsi_ihc.machine.atomic import write_atomically
+from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue.mask import TissueMask
 from wsi_ihc.tissue.outlines import Ring, fill, outlines
 

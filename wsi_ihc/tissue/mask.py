@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region, Size
 
 _REACH = 3
 """Mask pixels beyond the tissue that its softened edge reaches, and one more for the interpolation."""

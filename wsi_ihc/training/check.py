@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from wsi_ihc.errors import DataSetError, SizesDifferError, WsiIhcError
-from wsi_ihc.processors import processors
+from wsi_ihc.machine.processors import processors
 from wsi_ihc.training.densities import DAB, EOSIN, HAEMATOXYLIN, Densities, optical_density, unit
 from wsi_ihc.training.examples import Example, Image
 from wsi_ihc.training.phantom_examples import PhantomExample

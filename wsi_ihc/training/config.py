@@ -11,7 +11,7 @@ from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import load_card
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
-from wsi_ihc.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
 
 Layout = Literal["images", "slides", "he_only", "phantom"]
 

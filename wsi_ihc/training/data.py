@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.generators.pixels import to_tensor
-from wsi_ihc.processors import processors
+from wsi_ihc.machine.processors import processors
 from wsi_ihc.training.augmentation import augment_pair, crop_pair, match_brightness
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.examples import Example, Image

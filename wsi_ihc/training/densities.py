@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc import stains
+from wsi_ihc.measures import dyes
 
 Densities = NDArray[np.float32]
 
-HAEMATOXYLIN, EOSIN, DAB = (np.array(dye, np.float32) for dye in (stains.HAEMATOXYLIN, stains.EOSIN, stains.DAB))
-COUNTERSTAIN = np.array(stains.COUNTERSTAIN, np.float32)
+HAEMATOXYLIN, EOSIN, DAB = (np.array(dye, np.float32) for dye in (dyes.HAEMATOXYLIN, dyes.EOSIN, dyes.DAB))
+COUNTERSTAIN = np.array(dyes.COUNTERSTAIN, np.float32)
 """Red, green and blue, ``(3,)`` each."""
 
 _DENSITY_OF_LEVEL = -np.log((np.arange(256) + 1) / 256).astype(np.float32)

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc import pairs
-from wsi_ihc.geometry import Region
+from wsi_ihc.pairs import folders as pairs
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideView
 from wsi_ihc.training.restain import restain
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from wsi_ihc.atomic import write_atomically
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.generators import load_card
+from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.training.config import TrainingSettings
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.

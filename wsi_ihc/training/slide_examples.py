@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_ihc import pairs
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.geometry import Region
+from wsi_ihc.pairs import folders as pairs
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.tissue import find_tissue
 from wsi_ihc.training.config import SourceSettings, TrainingSettings

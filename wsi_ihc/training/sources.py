@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ihc import pairs
 from wsi_ihc.errors import DataSetError
+from wsi_ihc.pairs import folders as pairs
 from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
 from wsi_ihc.training.examples import Example, ImageExample, RestainedExample
 

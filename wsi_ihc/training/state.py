@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsi_ihc.atomic import write_atomically
 from wsi_ihc.errors import SettingsError, one_line
 from wsi_ihc.generators import build_network, initialise, load_generator
+from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
 

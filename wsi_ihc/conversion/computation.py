@@ -1,0 +1,59 @@
+"""Where blocks are stained and in which arithmetic: settled once, and the same for every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from wsi_ihc.config import ComputeSettings
+from wsi_ihc.conversion.cluster import cluster_at
+from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What ``auto`` means where the work is done."""
+
+    device: str
+    """Its class, ``cpu`` or ``cuda``."""
+    precision: str
+    backend: str
+    free_bytes: int | None
+    """Memory that is free on the GPU; None on a CPU."""
+
+    @classmethod
+    def here(cls, compute: ComputeSettings, *, learned: bool) -> Computation:
+        """On this machine, for a generator that was ``learned`` or for one of the pixel-wise built-ins.
+
+        Raises:
+            DeviceError: the settings ask for what is not here.
+        """
+        device = choose_device(compute.device)
+        precision = str(choose_dtype(compute.precision, device)).removeprefix("torch.")
+        backend = choose_backend(compute.backend, device, learned=learned)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        return cls(device.type, precision, backend, free)
+
+    @classmethod
+    def at_work(cls, compute: ComputeSettings, *, learned: bool) -> Computation:
+        """Here, or on a worker of the scheduler that the settings name: this machine may have no GPU where they have.
+
+        Raises:
+            ClusterError: nobody answers there. DeviceError: the settings ask for what is not there.
+        """
+        if compute.scheduler is None:
+            return cls.here(compute, learned=learned)
+        with cluster_at(compute.scheduler) as cluster:
+            return next(cluster.run(partial(cls.here, learned=learned), [compute]))
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """What the pixels depend on, for provenance and for whoever continues the run."""
+        return {"device": self.device, "precision": self.precision, "backend": self.backend}
+
+    def settle(self, compute: ComputeSettings) -> ComputeSettings:
+        """The same settings without ``auto``: a worker that cannot do the same is to say so, not to do otherwise."""
+        device = self.device if compute.device == "auto" else compute.device
+        return compute.model_copy(update=self.recorded | {"device": device})

@@ -1,0 +1,131 @@
+"""The task that stains blocks.
+
+A task carries plain data (which blocks) and returns counts; pixels never leave the worker. A worker opens the slide
+and loads the generator once. Several tasks run in a worker at a time, so that reading and encoding hide behind the
+device; the device itself takes one batch at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_ihc.config import ConversionSettings
+from wsi_ihc.conversion.plan import Batch
+from wsi_ihc.conversion.store import TileStore
+from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
+from wsi_ihc.machine.pixel_memory import PixelMemory
+from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.codecs import WHITE, Colour
+from wsi_ihc.slides import SlideView, open_slide
+from wsi_ihc.tissue import TissueMask
+
+_BAND_PX = 64
+
+
+@dataclass(frozen=True)
+class StainingJob:
+    """Everything that a worker needs to know, as plain data; it opens the rest itself."""
+
+    source: Path
+    settings: ConversionSettings
+    mpp: float | None
+    grid: TileGrid
+    mask: TissueMask
+    statistics: NormStatistics | None
+    store: Path
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one batch cost. ``wait_s`` is time in the queue for the device, not work."""
+
+    blocks: int
+    read_s: float
+    wait_s: float
+    stain_s: float
+    encode_s: float
+
+
+@dataclass
+class Staining:
+    """One worker's open slide, loaded generator and store. Several threads call ``stain`` at once.
+
+    Memory bound: each thread holds one batch of windows and of stained windows, the device works on one batch, and
+    the reader keeps its cache. Nothing grows with the slide.
+    """
+
+    grid: TileGrid
+    view: SlideView
+    mask: TissueMask
+    stainer: Stainer
+    store: TileStore
+    memory: PixelMemory = field(default_factory=PixelMemory)
+
+    @classmethod
+    def open(cls, job: StainingJob) -> Staining:
+        view = SlideView.at(
+            open_slide(job.source, job.settings.slide), job.mpp, tolerance=job.settings.resolution.tolerance
+        )
+        return cls(job.grid, view, job.mask, load_stainer(job.settings, job.statistics), TileStore.attach(job.store))
+
+    def close(self) -> None:
+        self.view.slide.close()
+
+    def stain(self, batch: Batch) -> BatchReport:
+        """Reads, stains, encodes and stores the blocks of ``batch``."""
+        tiles = [self.grid.tile(row, column) for row, column in batch]
+        started = time.perf_counter()
+        read_windows = [self.view.read(tile.window) for tile in tiles]
+        # A batch of one, the rule on a processor, need not be copied together.
+        windows = np.stack(read_windows) if len(tiles) > 1 else read_windows[0][None]
+        read = time.perf_counter()
+        stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
+        done = time.perf_counter()
+        glass = self.store.layout.glass
+        for tile, core in zip(tiles, stained.pixels, strict=True):
+            pixels = fade_to_glass(core, self.mask.coverage(tile.core), glass, self.memory)
+            self.store.put(tile.row, tile.column, pixels)
+        encoded = time.perf_counter()
+        return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
+
+
+def fade_to_glass(
+    pixels: NDArray[np.uint8],
+    coverage: NDArray[np.float32] | None,
+    glass: Colour = WHITE,
+    memory: PixelMemory | None = None,
+) -> NDArray[np.uint8]:
+    """Fades ``pixels`` (h, w, 3) to the colour of glass by tissue ``coverage`` (h, w); None is 1 everywhere.
+
+    The difference to glass is multiplied and rounded, halves to even: exact where the coverage is 0 or 1. In bands of
+    rows that fit a processor's cache. The result lies in ``memory`` when there is one.
+    """
+    if coverage is None:
+        return np.ascontiguousarray(pixels)
+    faded = (memory or PixelMemory()).array(pixels.shape)
+    colour = (*glass, 0)
+    for top in range(0, pixels.shape[0], _BAND_PX):
+        rows = slice(top, top + _BAND_PX)
+        share = cv2.merge([coverage[rows]] * 3)
+        # OpenCV's stubs know no colours here, OpenCV does.
+        apart = cv2.subtract(pixels[rows], colour, dtype=cv2.CV_16S)  # type: ignore[call-overload]
+        cv2.multiply(apart, share, dst=apart, dtype=cv2.CV_16S)
+        cv2.add(apart, colour, dst=faded[rows], dtype=cv2.CV_8U)  # type: ignore[call-overload]
+    return faded
+
+
+def load_stainer(settings: ConversionSettings, statistics: NormStatistics | None) -> Stainer:
+    """The generator on its device, its normalisation fixed: by ``statistics`` where they were calibrated."""
+    network = load_generator(settings.generator.name).build()
+    if statistics is not None:
+        fixed = apply_statistics(network, statistics)
+    else:
+        fixed, _ = fix_normalisation(network, settings.generator.normalisation)
+    compute = settings.compute
+    return Stainer(fixed, device=compute.device, precision=compute.precision, backend=compute.backend)

@@ -1,0 +1,1 @@
+"""The machine below: files, child processes, processors, memory and time."""

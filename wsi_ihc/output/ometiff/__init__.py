@@ -1,0 +1,18 @@
+"""The output: one pyramidal OME-TIFF with its provenance, and the proof that it is sound."""
+
+from wsi_ihc.output.ometiff.verification import verify_ome_tiff
+from wsi_ihc.output.ometiff.writing import finish_ome_tiff, write_ome_tiff
+from wsi_ihc.output.provenance import RESEARCH_USE_ONLY, Provenance, sidecar_path, write_sidecar
+from wsi_ihc.output.verification_report import Check, VerificationReport
+
+__all__ = [
+    "RESEARCH_USE_ONLY",
+    "Check",
+    "Provenance",
+    "VerificationReport",
+    "finish_ome_tiff",
+    "sidecar_path",
+    "verify_ome_tiff",
+    "write_ome_tiff",
+    "write_sidecar",
+]
