@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
+from wsi_ihc.slides.identify import is_dicom
 
 SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".btf", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi"}
@@ -90,7 +91,7 @@ def is_dicom_folder(folder: Path) -> bool:
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if any(path.suffix.lower() in SUFFIXES for path in files):
         return False
-    return any(path.suffix.lower() == ".dcm" or (not path.suffix and _has_mark(path)) for path in files)
+    return any(path.suffix.lower() == ".dcm" or (not path.suffix and is_dicom(path)) for path in files)
 
 
 def read_table(table: Path, settings: ConversionSettings) -> list[Entry]:
@@ -179,14 +180,6 @@ def _inside(folder: Path, recursive: bool) -> Iterator[Path]:
 def _absolute(path: Path) -> Path:
     """Without dots, so that a slide that is named twice is one slide; links stay, for their names are what counts."""
     return Path(os.path.abspath(path))
-
-
-def _has_mark(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _entry(table: Path, number: int, row: dict[str, str], settings: ConversionSettings) -> Entry:

@@ -7,21 +7,19 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_ihc.batch.claims import birth, machine
 from wsi_ihc.errors import StorageError
+from wsi_ihc.slides.files import slide_files
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "wsi-ihc-cache-"
 _OWNER = "owner"
 _CHUNK_BYTES = 8 << 20
-# Several files that only together are a slide, scattered in a folder that may hold much else: read where they are.
-_SCATTERED = (".dcm", ".vms", ".vmu")
 
 
 @dataclass
@@ -63,7 +61,7 @@ class Cache:
     def fetch(self, name: str, slide: Path) -> Future[Path]:
         """Begins to copy; the result is where to read the slide: its own place when it cannot be copied."""
         size = source_bytes(slide)
-        if size > self.limit_bytes or slide.suffix.lower() in _SCATTERED or not slide.exists():
+        if size > self.limit_bytes or not slide.exists():
             done: Future[Path] = Future()
             done.set_result(slide)
             return done
@@ -86,13 +84,10 @@ class Cache:
         # The file keeps its name: it is in the provenance, and a run that was cut off knows its slide by it.
         folder = self.folder / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for part in _parts(slide):
-                copied = folder / part.name
-                if part.is_dir():
-                    shutil.copytree(part, copied, copy_function=self._copy_file)
-                else:
-                    self._copy_file(part, copied)
+            for file in slide_files(slide):
+                copied = folder / file.relative_to(slide.parent)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                self._copy_file(file, copied)
         except OSError as error:
             if not self._closing.is_set():
                 logger.warning("%s: read where it is, it cannot be copied to the cache (%s)", slide, error)
@@ -109,20 +104,8 @@ class Cache:
 
 
 def source_bytes(slide: Path) -> int:
-    """Of all files that belong to the slide, as far as its name tells; 0 when it is missing."""
-    return sum(file.stat().st_size for part in _parts(slide) for file in _files(part))
-
-
-def _parts(slide: Path) -> list[Path]:
-    companion = slide.with_suffix("")
-    return [slide, companion] if slide.suffix.lower() == ".mrxs" and companion.is_dir() else [slide]
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (file for file in path.rglob("*") if file.is_file())
-    elif path.is_file():
-        yield path
+    """Of all files that belong to the slide; 0 when it is missing."""
+    return sum(file.stat().st_size for file in slide_files(slide) if file.is_file())
 
 
 def _remove_orphans(parent: Path) -> None:

@@ -17,7 +17,7 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
-from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.levels import check_plane, pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
 
@@ -33,11 +33,12 @@ class DicomReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        files = series_files(path)
+        series = series_of(path)
+        files = series.files
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's, about formalities of the header
-                self._slide = WsiDicom.open(files)
+                self._slide = WsiDicom.open(list(files))
             levels = sorted(self._slide.pyramid, key=lambda level: level.level)
         except Exception as error:  # wsidicom's errors share no root with pydicom's
             raise NotForThisReader(_diagnosis(files[0]) or one_line(error)) from error
@@ -49,7 +50,7 @@ class DicomReader:
         stated = (spacing.width, spacing.height)
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = believed.notices
+        self.notices = series.notices + believed.notices
         self.properties: Mapping[str, str] = {"vendor": "dicom"} | pixel_size.as_properties(stated)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
-from wsi_ihc.errors import UnreadableSlideError, one_line
+from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
 from wsi_ihc.slides.dicom_frames import decode, unwrapped
-from wsi_ihc.slides.dicom_instance import Instance, read_instance
+from wsi_ihc.slides.dicom_instance import Instance, read_instance, stated_width
 from wsi_ihc.slides.dicom_order import goes_down_columns
-from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.levels import pyramid, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
 from wsi_ihc.slides.shared_file import SharedFile
@@ -39,12 +39,13 @@ class DirectDicomReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        self._instances = _levels([read_instance(file) for file in series_files(path)])
+        series = series_of(path)
+        self._instances, told_of_files = _levels(series.files)
         base = self._instances[0]
         self.levels = pyramid([instance.size for instance in self._instances])
         believed = pixel_size.settle(base.spacing, settings.mpp)
         self.mpp = believed.mpp
-        self.notices: tuple[str, ...] = believed.notices
+        self.notices: tuple[str, ...] = series.notices + told_of_files + believed.notices
         told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
         self._cache = TileCache(settings.cache_mb * 1_000_000)
@@ -95,13 +96,32 @@ class DirectDicomReader:
         self._cache.clear()
 
 
-def _levels(found: list[Instance | None]) -> list[Instance]:
-    """The largest instance and those that show the same field smaller, finest first; of equals the first."""
-    instances = sorted((instance for instance in found if instance), key=lambda instance: -instance.size.width)
-    if not instances:
+def _levels(files: Sequence[Path]) -> tuple[list[Instance], tuple[str, ...]]:
+    """The largest instance and those that show the same field smaller, finest first; and which files are left out.
+
+    A damaged file only ends the reading where it is the only one, or where its header shows that it is the largest.
+    """
+    instances, refusals = _instances(files)
+    found = sorted(instances, key=lambda instance: -instance.size.width)
+    widest = max(refusals, key=stated_width, default=None)
+    if widest and (not found or stated_width(widest) > found[0].size.width):
+        raise refusals[widest]
+    if not found:
         raise NotForThisReader("the series has labels and overviews, but no slide")
-    levels = instances[:1]
-    for instance in instances[1:]:
+    levels = found[:1]
+    for instance in found[1:]:
         if shows_same_field(instance.size, levels[0].size) and instance.size.width < levels[-1].size.width:
             levels.append(instance)
-    return levels
+    return levels, tuple(f"left out: {refusal}" for refusal in refusals.values())
+
+
+def _instances(files: Sequence[Path]) -> tuple[list[Instance], dict[Path, SlideError]]:
+    """The levels in ``files``, and why others cannot be read."""
+    instances, refusals = [], {}
+    for file in files:
+        try:
+            if instance := read_instance(file):
+                instances.append(instance)
+        except SlideError as refusal:
+            refusals[file] = refusal
+    return instances, refusals

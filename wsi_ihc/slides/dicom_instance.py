@@ -77,6 +77,17 @@ def read_instance(file: Path) -> Instance | None:
         raise NotForThisReader(f"its header cannot be followed, {one_line(error)}") from error
 
 
+def stated_width(file: Path) -> int:
+    """Width of the level in ``file`` as its header states it; 0 where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(file, specific_tags=["TotalPixelMatrixColumns"], stop_before_pixels=True)
+            return int(header.get("TotalPixelMatrixColumns") or 0)
+    except Exception:  # a damaged header raises anything
+        return 0
+
+
 def _is_volume(header: Dataset) -> bool:
     """Whether this is the tissue. A file that does not say is taken for it, unless it shows the label."""
     role = header.get("ImageType")

@@ -1,24 +1,66 @@
-"""Whether a slide on disk is still the one that a store was begun with, without reading all of it."""
+"""The files that make a slide, and whether they are still the same, without reading all of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_ihc.errors import SlideError
+from wsi_ihc.slides.identify import is_dicom
+
 _SAMPLE_BYTES = 1 << 16
+_INDEX_BYTES = 1 << 20
+"""Of a VMS or VMU file, which is a text of a few lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What the file system says of a file: a file that is written to, or replaced, has another state."""
+
+    name: str
+    size: int
+    inode: int
+    modified_ns: int
+    """Time of the last change, nanoseconds since 1970."""
+
+
+def slide_files(path: Path) -> tuple[Path, ...]:
+    """Every file that makes the slide ``path``: the named one first, then the others by name.
+
+    A MIRAX slide is its index file and the files in the folder of the same name; a Hamamatsu VMS or VMU slide is the
+    index and the pictures that it lists; a DICOM slide is the files of its series, given as a folder or as one of
+    them. A file that is listed and missing is not among them. A folder that is no single slide is all that lies in it.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    match path.suffix.lower():
+        case _ if path.is_dir() or is_dicom(path):
+            return _dicom(path)
+        case ".mrxs":
+            folder = path.with_suffix("")
+            parts = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
+            return (path, *parts)
+        case ".vms" | ".vmu" if path.is_file():
+            return (path, *sorted(_listed(path)))
+        case _:
+            return (path,)
 
 
 def source_digest(path: Path) -> str:
-    """SHA-256 over names, lengths and three samples (begin, middle, end) of every file that makes the slide.
+    """SHA-256 over names, lengths and three samples (begin, middle, end) of every file of the slide, as hex digits.
 
-    Times are left out: a slide that was copied is the same slide. A MIRAX slide is its index file and those in the
-    folder of the same name; a DICOM slide given as a folder is all that lies in it, given as a file that file alone.
+    Times are left out: a slide that was copied is the same slide.
+
+    Raises:
+        OSError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for file in _files(path):
+    for file in slide_files(path):
         length = file.stat().st_size
-        digest.update(f"{file.name}\0{length}\0".encode())
+        digest.update(f"{file.name}\0{length}\0".encode("utf-8", "surrogateescape"))
         with file.open("rb") as handle:
             for position in sorted({0, max(0, length // 2), max(0, length - _SAMPLE_BYTES)}):
                 handle.seek(position)
@@ -26,11 +68,31 @@ def source_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if file.is_file())
-        return
-    yield path
-    companion = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and companion.is_dir():
-        yield from sorted(file for file in companion.iterdir() if file.is_file())
+def file_states(path: Path) -> tuple[FileState, ...]:
+    """The state of every file of the slide: equal before and after, nobody has written to it in between.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    return tuple(
+        FileState(file.name, facts.st_size, facts.st_ino, facts.st_mtime_ns)
+        for file, facts in ((file, file.stat()) for file in slide_files(path))
+    )
+
+
+def _dicom(path: Path) -> tuple[Path, ...]:
+    from wsi_ihc.slides.dicom_series import series_files  # pydicom takes time to import, and few slides are DICOM
+
+    try:
+        return tuple(series_files(path))
+    except SlideError:
+        return tuple(sorted(file for file in path.rglob("*") if file.is_file())) if path.is_dir() else (path,)
+
+
+def _listed(index: Path) -> set[Path]:
+    """The pictures that a VMS or VMU index names, as far as they are there; none from another folder."""
+    with index.open("rb") as stream:
+        text = stream.read(_INDEX_BYTES).decode("utf-8", "replace")
+    names = re.findall(r"^(?:ImageFile|MapFile|OptimisationFile|MacroImage)[^=\n]*=([^\r\n]+)", text, re.MULTILINE)
+    files = {index.parent / name.strip() for name in names if Path(name.strip()).name == name.strip()}
+    return {file for file in files if file.is_file()}

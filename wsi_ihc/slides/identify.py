@@ -47,6 +47,15 @@ def identify(path: Path) -> Kind:
     return "other"
 
 
+def is_dicom(file: Path) -> bool:
+    """Whether the file has DICOM's mark after its preamble of 128 bytes."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def _no_slide(head: bytes) -> str | None:
     """What is often found under a slide's name, and what to do about it."""
     text = head.lstrip().lower()

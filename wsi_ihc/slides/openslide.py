@@ -14,7 +14,8 @@ from wsi_ihc.errors import UnreadableSlideError
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padded
-from wsi_ihc.slides.dicom_series import series_files
+from wsi_ihc.slides.dicom_series import series_of
+from wsi_ihc.slides.identify import is_dicom
 from wsi_ihc.slides.levels import check_plane, pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
 
@@ -40,7 +41,7 @@ class OpenSlideReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        file = _file(path)
+        file, told_of_files = _file(path)
         try:
             slide = openslide.OpenSlide(file)
         except openslide.OpenSlideUnsupportedFormatError:
@@ -57,7 +58,7 @@ class OpenSlideReader:
         stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = believed.notices
+        self.notices = told_of_files + believed.notices
         told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
         self._patches = TileCache(settings.cache_mb * 1_000_000)
@@ -98,9 +99,20 @@ class OpenSlideReader:
         return on_white(np.asarray(image))
 
 
-def _file(path: Path) -> Path:
-    """A DICOM folder goes by any file of its one series."""
-    return series_files(path)[0] if path.is_dir() else path
+def _file(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The file to name to OpenSlide, and what to tell about the others.
+
+    A DICOM folder goes by any file of its one series. OpenSlide finds the other files itself.
+
+    Raises:
+        NotForThisReader: OpenSlide would choose among files of one size.
+    """
+    if not (path.is_dir() or is_dicom(path)):
+        return path, ()
+    series = series_of(path)
+    if series.repeated:
+        raise NotForThisReader("several files of the series have one size")
+    return (series.files[0] if path.is_dir() else path), series.notices
 
 
 def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:
