@@ -41,27 +41,49 @@ def augment_pair(
     if settings.turn:
         quarters = int(random.integers(4))
         he, ihc = np.rot90(he, quarters), np.rot90(ihc, quarters)
-    if settings.stain or settings.light:
-        he = jitter_stain(he, settings.stain, settings.light, random)
+    if settings.stain or settings.light or settings.tint:
+        he = jitter_stain(he, settings.stain, settings.light, random, tint=settings.tint)
+    if settings.focus:
+        he = jitter_focus(he, settings.focus, random)
     if settings.ink and random.random() < settings.ink:
         he = lay_ink(he, random)
     return np.ascontiguousarray(he), np.ascontiguousarray(ihc)
 
 
-def jitter_stain(he: Image, stain: float, light: float, random: np.random.Generator) -> Image:
+def jitter_stain(
+    he: Image, stain: float, light: float, random: np.random.Generator, *, tint: float = 0.0
+) -> Image:
     """H&E as another laboratory and scanner would give it.
 
     Works on optical densities, where stains add up (after Tellez et al. 2018, arXiv 1808.05896): the densities of
-    haematoxylin and eosin are scaled apart, what neither explains is kept. White glass stays white but for the light.
+    haematoxylin and eosin are scaled apart, what neither explains is kept. ``tint`` scales the densities of red, green
+    and blue apart. White glass stays white but for the light.
     """
     haematoxylin, eosin = random.uniform(1 - stain, 1 + stain, 2)
     gain = random.uniform(1 - light, 1, 3)
     stains = np.stack([HAEMATOXYLIN, EOSIN])
     # density @ change = density + (amounts of both stains) * (factor - 1) * (their colours)
     change = np.eye(3) + np.linalg.pinv(stains) @ np.diag([haematoxylin - 1, eosin - 1]) @ stains
+    if tint:
+        change = change @ np.diag(random.uniform(1 - tint, 1 + tint, 3))
     shifted = optical_density(he) @ change.astype(np.float32)
     jittered: Image = np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
     return jittered
+
+
+def jitter_focus(he: Image, focus: float, random: np.random.Generator) -> Image:
+    """The H&E out of focus, as it is, or oversharpened as some scanners deliver it: one of the three, evenly.
+
+    ``focus`` is the largest sigma of the blur, pixels, and the largest amount of the unsharp mask.
+    """
+    amount, choice = random.uniform(0.3, 1) * focus, int(random.integers(3))
+    if choice == 0:
+        return cast(Image, cv2.GaussianBlur(he, (0, 0), amount))
+    if choice == 1:
+        sharpened = he + amount * (he - cv2.GaussianBlur(he.astype(np.float32), (0, 0), 1.0))
+        rounded: Image = np.clip(sharpened, 0, 255).round().astype(np.uint8)
+        return rounded
+    return he
 
 
 def lay_ink(he: Image, random: np.random.Generator) -> Image:

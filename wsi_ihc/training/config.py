@@ -93,6 +93,11 @@ class AugmentationSettings(Settings):
     """Scale the optical density of haematoxylin and of eosin by independent factors in [1 - stain, 1 + stain]."""
     light: float = Field(default=0.0, ge=0, le=0.3)
     """Scale red, green and blue by factors in [1 - light, 1]: the lamp and white balance of other scanners."""
+    tint: float = Field(default=0.0, ge=0, le=0.5)
+    """Scale the optical density of red, green and blue by factors in [1 - tint, 1 + tint]: the hue of other dyes and
+    cameras. Glass keeps its colour."""
+    focus: float = Field(default=0.0, ge=0, le=4)
+    """Blur by a Gaussian of up to ``focus`` pixels, or sharpen by up to that much, each for a third of the crops."""
     ink: float = Field(default=0.0, ge=0, le=1)
     """Share of crops whose H&E lies under green, blue or black pen, of which the IHC shows nothing."""
     brightness: Literal["none", "he", "mean"] = "none"
@@ -130,6 +135,11 @@ class LossSettings(Settings):
     """Divide by N or by N - 1."""
     variance_over: Literal["ranks", "device"] = "ranks"
     """Over the batches of all processes joined, or over each device's own."""
+
+    dab_weight: float = Field(default=0.0, ge=0)
+    """L1 of the mean DAB density of squares of ``dab_pool_px`` pixels: how much brown there is, wherever its edge is."""
+    dab_pool_px: int = Field(default=16, ge=1)
+    """Side of such a square."""
 
     @field_validator("octave_weights")
     @classmethod

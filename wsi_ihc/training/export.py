@@ -88,6 +88,8 @@ def describe_losses(losses: LossSettings) -> str:
         terms.append(f"{losses.l1_weight:g} L1")
     if any(losses.octave_weights):
         terms.append(f"pyramid ({', '.join(f'{weight:g}' for weight in losses.octave_weights)})")
+    if losses.dab_weight:
+        terms.append(f"{losses.dab_weight:g} DAB over {losses.dab_pool_px} px")
     if losses.variance_weight:
         terms.append(f"{losses.variance_weight:g} variance")
     return " + ".join(terms)

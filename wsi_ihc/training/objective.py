@@ -16,7 +16,7 @@ from wsi_ihc.training.config import LossSettings
 
 
 def generator_terms(settings: LossSettings, generated: Tensor, target: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """Each weighted term of ``L_G``, in float32: ``adversarial, l1, pyramid, variance``, absent where its weight is 0.
+    """Each weighted term of ``L_G``, in float32: ``adversarial, l1, pyramid, dab, variance``, absent where its weight is 0.
 
     ``logits`` is the discriminator's answer to ``generated``.
     """
@@ -29,6 +29,8 @@ def generator_terms(settings: LossSettings, generated: Tensor, target: Tensor, l
         terms["l1"] = settings.l1_weight * losses.l1(generated, target)
     if any(settings.octave_weights):
         terms["pyramid"] = losses.pyramid_l1(generated, target, settings.octave_weights)
+    if settings.dab_weight:
+        terms["dab"] = settings.dab_weight * losses.pooled_dab(generated, target, settings.dab_pool_px)
     if settings.variance_weight:
         penalty = losses.variance(
             generated, target, estimator=settings.variance_estimator, over_ranks=settings.variance_over == "ranks"
