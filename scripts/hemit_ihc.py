@@ -4,8 +4,8 @@
 
 HEMIT holds ``HE/{train,test}`` and ``mIHC/{train,test}``, with files named REGION_NUMBER.png. OUT gets
 ``HE/{train,val,test}`` and ``IHC/{train,val,test}`` at 0.5 um/px, as ``wsi-ihc train`` and ``evaluate`` read them, and
-beside them ``uncleaned`` (the test fields without any rule), ``epithelium`` (masks of the test fields) and
-``fields.csv`` (what was done with each field). Regions are never split: those that validate are taken from the training
+beside them ``uncleaned`` (the test fields without any rule, DAB of 1.3 where the multiplex image is saturated),
+``epithelium/{val,test}`` (masks) and ``fields.csv`` (what was done with each field). Regions are never split: those that validate are taken from the training
 split by a hash of their name. A test field is never left out; ``fields.csv`` says which of them are doubtful.
 """
 
@@ -70,8 +70,9 @@ def _make_field(name: str, field: Field, threshold: float, level: float, out: Pa
         _write(out / "HE" / split / f"{name}.png", shrink(field.he))
         _write(out / "IHC" / split / f"{name}.png", paint(field.he, cleaned.signal))
     if split == "test":
-        _write(out / "uncleaned" / f"{name}.png", paint(field.he, field.panck / level))
-        _write(out / "epithelium" / f"{name}.png", 255 * (shrink(cleaned.epithelium.astype(np.float32)) > 0.5))
+        _write(out / "uncleaned" / f"{name}.png", paint(field.he, 2 * field.panck / 255))
+    if split != "train":
+        _write(out / "epithelium" / split / f"{name}.png", 255 * (shrink(cleaned.epithelium.astype(np.float32)) > 0.5))
     return {
         "field": name,
         "region": name.rpartition("_")[0],

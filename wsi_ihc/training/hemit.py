@@ -23,7 +23,7 @@ from wsi_ihc.training.densities import COUNTERSTAIN, Densities, blurred
 from wsi_ihc.training.restain import GLASS, separate
 
 Image = NDArray[np.uint8]
-Verdict = Literal["good", "flat", "raised", "lymphoid", "ragged", "seam"]
+Verdict = Literal["good", "flat", "raised", "ragged", "seam"]
 
 MPP, WORKING_MPP = 0.25, 0.5
 """um/px of the fields, and of the pairs that are made of them. The data set does not state its own."""
@@ -54,7 +54,9 @@ _ENOUGH = 0.05
 """Share of a field that must be positive for the field to have a level of its own."""
 _CD3 = 20
 _LYMPHOID_SHARE = 0.3
-"""Share of CD3 in a positive island, or in all that a field has positive, from which it is lymphoid tissue."""
+"""Share of CD3 in a positive island from which it is lymphoid tissue."""
+_NUCLEUS_UM = 3.0
+"""Half the width of a nucleus."""
 _RAGGED = 0.085
 """Share of a field that is edge of what is positive, from which it was cut off below: 0.05 is usual."""
 _GLASS_DENSITY = 0.12
@@ -122,12 +124,10 @@ def clean(field: Field, threshold: float, region_level: float) -> Cleaned:
     islands = keep_islands(_smooth(signal) > _ISLAND, _smooth(field.cd3) > _CD3)
     if verdict == "flat":
         islands = np.zeros_like(islands)
-    if verdict == "good" and islands.any() and (_smooth(field.cd3) > _CD3)[islands].mean() > _LYMPHOID_SHARE:
-        verdict = "lymphoid"
     islands &= has_tissue(field.he)
     reach = blurred(cv2.dilate(islands.astype(np.uint8), np.ones((9, 9), np.uint8)), 2.0)
     kept = np.clip((np.clip(signal, 0, _STRONGEST) - _FLOOR) / (1 - _FLOOR), 0, None) * reach
-    return Cleaned(kept.astype(np.float32), islands, verdict)
+    return Cleaned(kept.astype(np.float32), _with_nuclei(islands), verdict)
 
 
 def has_tissue(he: Image) -> NDArray[np.bool_]:
@@ -136,6 +136,15 @@ def has_tissue(he: Image) -> NDArray[np.bool_]:
     density = -np.log((he.astype(np.float32) + 1) / (white.astype(np.float32) + 1)).mean(axis=2)
     tissue: NDArray[np.bool_] = _smooth(density) > _GLASS_DENSITY
     return tissue
+
+
+def _with_nuclei(islands: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The islands with what they enclose closely: the nuclei of epithelium, which have no cytokeratin."""
+    side = 2 * round(_NUCLEUS_UM / MPP) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    closed = cv2.morphologyEx(islands.astype(np.uint8), cv2.MORPH_CLOSE, disc)
+    whole: NDArray[np.bool_] = closed > 0
+    return whole
 
 
 def judge_field(field: Field) -> Verdict:
