@@ -3,10 +3,12 @@
     python scripts/hemit_ihc.py HEMIT OUT
 
 HEMIT holds ``HE/{train,test}`` and ``mIHC/{train,test}``, with files named REGION_NUMBER.png. OUT gets
-``HE/{train,val,test}`` and ``IHC/{train,val,test}`` at 0.5 um/px, as ``wsi-ihc train`` and ``evaluate`` read them, and
-beside them ``uncleaned`` (the test fields without any rule, DAB of 1.3 where the multiplex image is saturated),
-``epithelium/{val,test}`` (masks) and ``fields.csv`` (what was done with each field). Regions are never split: those that validate are taken from the training
-split by a hash of their name. A test field is never left out; ``fields.csv`` says which of them are doubtful.
+``HE/{train,val,test}`` and ``IHC/{train,val,test}`` at 0.5 um/px, as ``wsi-ihc train`` and ``evaluate`` read them.
+Beside them lie ``uncleaned`` (the test fields without any rule, DAB of 1.3 where the multiplex image is saturated),
+``epithelium/{val,test}`` (masks) and ``fields.csv`` (what was done with each field).
+
+Regions are never split: those that validate are taken from the training split by a hash of their name. A test field
+is never left out; ``fields.csv`` says which of them are doubtful. The rules are in ``wsi_ihc/training/hemit.py``.
 """
 
 from __future__ import annotations

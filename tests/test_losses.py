@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_ihc.measures import dyes
 from wsi_ihc.training import losses
 from wsi_ihc.training.config import DiscriminatorSettings, LossSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
@@ -76,6 +77,24 @@ def test_variance_of_one_image_is_refused() -> None:
         losses.variance(images(1, 1), images(2, 1))
 
 
+def test_dab_density_is_what_beer_and_lambert_say() -> None:
+    amount = 0.8
+    light = 256 * np.exp(-amount * np.array(dyes.DAB)) - 1
+    painted = torch.from_numpy(light / 127.5 - 1)[None, :, None, None].expand(1, 3, 4, 4)
+    assert losses.dab_density(painted).shape == (1, 1, 4, 4)
+    torch.testing.assert_close(losses.dab_density(painted), torch.full((1, 1, 4, 4), amount, dtype=torch.float64))
+
+
+def test_pooled_dab_asks_how_much_and_not_where() -> None:
+    target = torch.ones((1, 3, 16, 16), dtype=torch.float64)
+    target[..., :8] = 0.2
+    moved = target.flip(-1)
+    assert float(losses.l1(moved, target)) > 0.5
+    assert float(losses.pooled_dab(moved, target, 16)) == pytest.approx(0, abs=1e-12)
+    assert float(losses.pooled_dab(moved, target, 8)) > 0.1
+    assert losses.pooled_dab(images(1, height=16, width=16, grad=True), target.expand(3, -1, -1, -1), 8).requires_grad
+
+
 def test_one_picture_for_all_pays_the_whole_variance() -> None:
     target = images(5, 4)
     same = images(6, 1).expand(4, -1, -1, -1)
@@ -111,6 +130,7 @@ def test_gradients_are_the_numerical_ones(loss) -> None:  # type: ignore[no-unty
 
 _RANKS = """
 import sys, torch, torch.distributed as dist
+from wsi_ihc.measures import dyes
 from wsi_ihc.training import losses
 dist.init_process_group("gloo")
 rank = dist.get_rank()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import DataSetError, SettingsError
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.phantom import Look, draw_field
-from wsi_ihc.training.augmentation import augment_pair, crop_pair, jitter_stain, match_brightness
+from wsi_ihc.training.augmentation import augment_pair, crop_pair, jitter_focus, jitter_stain, match_brightness
 from wsi_ihc.training.check import check_example, check_sources, misalignment
 from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
@@ -228,6 +228,27 @@ def test_both_sides_are_cropped_and_turned_alike(seed: int, zoom: float) -> None
     he, ihc = augment_pair(*crop_pair(image, image, 32, zoom, random), AugmentationSettings(), random)
     assert he.shape == (32, 32, 3)
     np.testing.assert_array_equal(he, ihc)
+
+
+def test_tint_changes_hues_and_leaves_glass_alone() -> None:
+    he = np.full((32, 32, 3), 255, np.uint8)
+    he[:16] = (150, 80, 160)
+    seen = [jitter_stain(he, 0.0, 0.0, np.random.default_rng(seed), tint=0.3) for seed in range(8)]
+    assert all((image[16:] == 255).all() for image in seen)
+    density = np.log(256 / (1.0 + np.stack([image[0, 0] for image in seen])))
+    factors = density / np.log(256 / (1.0 + he[0, 0]))
+    assert (np.abs(factors - 1) < 0.33).all()
+    assert np.ptp(factors, axis=1).max() > 0.1
+
+
+def test_focus_blurs_some_crops_sharpens_others_and_leaves_the_rest() -> None:
+    he = cv2.GaussianBlur(noise(0, 64), (0, 0), 1.0)
+    contrast = [float(jitter_focus(he, 1.0, np.random.default_rng(seed)).std() / he.std()) for seed in range(30)]
+    assert sum(value < 0.98 for value in contrast) >= 4
+    assert sum(value > 1.02 for value in contrast) >= 4
+    assert sum(value == 1 for value in contrast) >= 4
+    flat = np.full((32, 32, 3), 200, np.uint8)
+    assert all((jitter_focus(flat, 2.0, np.random.default_rng(seed)) == 200).all() for seed in range(6))
 
 
 def test_stain_and_light_change_the_he_alone_and_glass_stays_glass() -> None:

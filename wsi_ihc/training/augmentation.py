@@ -50,9 +50,7 @@ def augment_pair(
     return np.ascontiguousarray(he), np.ascontiguousarray(ihc)
 
 
-def jitter_stain(
-    he: Image, stain: float, light: float, random: np.random.Generator, *, tint: float = 0.0
-) -> Image:
+def jitter_stain(he: Image, stain: float, light: float, random: np.random.Generator, *, tint: float = 0.0) -> Image:
     """H&E as another laboratory and scanner would give it.
 
     Works on optical densities, where stains add up (after Tellez et al. 2018, arXiv 1808.05896): the densities of

@@ -137,7 +137,8 @@ class LossSettings(Settings):
     """Over the batches of all processes joined, or over each device's own."""
 
     dab_weight: float = Field(default=0.0, ge=0)
-    """L1 of the mean DAB density of squares of ``dab_pool_px`` pixels: how much brown there is, wherever its edge is."""
+    """L1 of the mean DAB density of squares of ``dab_pool_px`` pixels: how much brown there is, not where its edge
+    lies."""
     dab_pool_px: int = Field(default=16, ge=1)
     """Side of such a square."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wsi_ihc.training.densities import COUNTERSTAIN, Densities, blurred
 from wsi_ihc.training.restain import GLASS, separate
 
+_Number = TypeVar("_Number", np.uint8, np.float32)
 Image = NDArray[np.uint8]
 Verdict = Literal["good", "flat", "raised", "ragged", "seam"]
 
@@ -85,7 +86,7 @@ class Cleaned:
 
 def read_channels(he: Image, multiplex: Image) -> Field:
     """The antigens of a multiplex image; what the encoding cannot mean is clipped at 0."""
-    red, green, blue = np.moveaxis(multiplex.astype(np.float32), 2, 0)
+    _, green, blue = np.moveaxis(multiplex.astype(np.float32), 2, 0)
     return Field(he, 255 - blue, np.maximum(blue - green, 0))
 
 
@@ -215,11 +216,11 @@ def paint_counterstain(he: Image) -> Densities:
     return light
 
 
-def shrink(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """From ``MPP`` to ``WORKING_MPP`` by area averages."""
+def shrink(pixels: NDArray[_Number]) -> NDArray[_Number]:
+    """From ``MPP`` to ``WORKING_MPP`` by area averages, of the same type."""
     height, width = pixels.shape[:2]
     size = (round(width * MPP / WORKING_MPP), round(height * MPP / WORKING_MPP))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cast(NDArray[_Number], cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 
 def _smooth(values: Densities) -> Densities:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsi_ihc import stains
+from wsi_ihc.measures import dyes
 
 Adversarial = Literal["bce", "lsgan"]
 Estimator = Literal["biased", "unbiased"]
@@ -94,7 +94,7 @@ def dab_density(images: Tensor) -> Tensor:
     """``(n, 3, h, w)`` in [-1, 1] to the natural density of DAB, ``(n, 1, h, w)``; negative where colours say so."""
     light = (images + 1).clamp_min(0) * 127.5
     density = -torch.log((light + 1) / 256)
-    dab = np.linalg.pinv(np.array([stains.HAEMATOXYLIN, stains.DAB]))[:, 1]
+    dab = np.linalg.pinv(np.array([dyes.HAEMATOXYLIN, dyes.DAB]))[:, 1]
     weights = torch.as_tensor(dab, dtype=images.dtype, device=images.device)
     return torch.einsum("nchw,c->nhw", density, weights)[:, None]
 

@@ -16,9 +16,10 @@ from wsi_ihc.training.config import LossSettings
 
 
 def generator_terms(settings: LossSettings, generated: Tensor, target: Tensor, logits: Tensor) -> dict[str, Tensor]:
-    """Each weighted term of ``L_G``, in float32: ``adversarial, l1, pyramid, dab, variance``, absent where its weight is 0.
+    """Each weighted term of ``L_G``, in float32, absent where its weight is 0.
 
-    ``logits`` is the discriminator's answer to ``generated``.
+    Their names are ``adversarial, l1, pyramid, dab, variance``. ``logits`` is the discriminator's answer to
+    ``generated``.
     """
     generated, target = generated.float(), target.float()
     terms: dict[str, Tensor] = {}
