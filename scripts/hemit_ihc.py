@@ -24,7 +24,7 @@ import click
 import cv2
 import numpy as np
 
-from wsi_ihc.pairs import Pair, find_pairs, read_pair
+from wsi_ihc.pairs.folders import Pair, find_pairs, read_pair
 from wsi_ihc.training.hemit import Field, clean, paint, read_channels, region_levels, shrink
 
 _USED = ("good", "flat")

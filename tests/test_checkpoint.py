@@ -319,6 +319,28 @@ def test_weights_commands(tmp_path: Path) -> None:
     assert isinstance(again.exception, WsiIhcError)
 
 
+def test_what_ships_says_what_stands_behind_it() -> None:
+    from wsi_ihc.cli.weights import weights
+
+    cards = {card.name: card for card in list_generators()[0]}
+    assert cards["her2-demo"].evidence == "demonstration"
+    assert cards["recolour"].evidence == "nothing learnt"
+    assert all(card.measured for card in cards.values() if card.evidence == "real tissue")
+    listed = CliRunner().invoke(weights, ["list"]).output.splitlines()
+    (default,) = [line for line in listed if "(default)" in line]
+    assert "her2-demo" in default
+    assert "demonstration" in default
+
+
+def test_the_last_line_of_convert_names_a_demonstration_and_no_other() -> None:
+    from wsi_ihc.cli.convert import standing
+
+    shown = card().model_copy(update={"evidence": "demonstration"})
+    assert standing(shown) == "small is a demonstration, learnt from drawings: no evidence of HER2."
+    assert "measured on real tissue" in standing(shown.model_copy(update={"evidence": "real tissue"}))
+    assert standing(card()) == ""
+
+
 def test_safetensors_without_a_card_can_be_imported(tmp_path: Path) -> None:
     save_file(state_of(SMALL), tmp_path / "net.safetensors")
     assert read_pix2pix_checkpoint(tmp_path / "net.safetensors")[0] == SMALL

@@ -15,6 +15,7 @@ from wsi_ihc.cli.progress import conversion_progress, duration
 
 if TYPE_CHECKING:
     from wsi_ihc.convert import ConversionEstimate, ConversionReport
+    from wsi_ihc.generators import GeneratorCard
 
 
 @click.command()
@@ -48,7 +49,8 @@ def convert(
 
     gc.freeze()
     gc.enable()
-    if load_generator(settings.generator.name).card.architecture.kind in LEARNED_KINDS:
+    card = load_generator(settings.generator.name).card
+    if card.architecture.kind in LEARNED_KINDS:
         tune_allocator()
     else:
         keep_memory_flat()
@@ -61,7 +63,7 @@ def convert(
     if dry_run:
         _show_estimate(estimate)
     elif not quiet:
-        _show_report(report)
+        _show_report(report, card)
 
 
 def _log_to_terminal(quiet: bool, verbose: bool) -> None:
@@ -91,7 +93,7 @@ def _show_estimate(estimate: ConversionEstimate) -> None:
         click.echo(f"{'note':<14} {notice}")
 
 
-def _show_report(report: ConversionReport) -> None:
+def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
     made, seconds = report.provenance, report.run.get("seconds", {})
     size = report.output.stat().st_size
     click.echo(
@@ -99,4 +101,17 @@ def _show_report(report: ConversionReport) -> None:
         f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "
         f"{duration(sum(seconds.get(stage, 0.0) for stage in ('prepare', 'stain', 'write', 'check')))}"
     )
-    click.echo("Research use only: a synthetic image, not a stain.")
+    click.echo(f"Research use only: a synthetic image, not a stain. {standing(card)}".rstrip())
+
+
+def standing(card: GeneratorCard) -> str:
+    """What a user of the output must know about its generator, in a sentence; empty where the card does not say."""
+    match card.evidence:
+        case "demonstration":
+            return f"{card.name} is a demonstration, learnt from drawings: no evidence of {card.stain.split()[0]}."
+        case "nothing learnt":
+            return f"{card.name} has learnt nothing and shows no antigen."
+        case "real tissue":
+            return f"{card.name} was measured on real tissue: wsi-ihc weights show {card.name}"
+        case "not stated":
+            return ""

@@ -16,14 +16,15 @@ import click
 @click.option(
     "--half", is_flag=True, help="Weights in float16: half the size; the numbers change by under a grey level."
 )
+@click.option("--measured", default="", metavar="TEXT", help="For the card: how it was judged, and with which result.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
-def export(run: Path, output: str, last: bool, half: bool, overwrite: bool) -> None:
+def export(run: Path, output: str, last: bool, half: bool, measured: str, overwrite: bool) -> None:
     """Turn the averaged generator of RUN into a bundle with its card, ready for convert --generator."""
     from wsi_ihc.generators import bundle_path, generator_name
     from wsi_ihc.training.export import export_run
 
     path = bundle_path(output)
-    bundle = export_run(run, path, name=path.stem, last=last, half=half, overwrite=overwrite)
+    bundle = export_run(run, path, name=path.stem, measured=measured, last=last, half=half, overwrite=overwrite)
     parameters = sum(tensor.numel() for tensor in bundle.state.values())
     click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
     click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {generator_name(path)}")

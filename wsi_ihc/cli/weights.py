@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_ihc.cli.export import export
+from wsi_ihc.config import GeneratorSettings
 
 if TYPE_CHECKING:
     from wsi_ihc.generators import GeneratorCard
@@ -25,14 +26,18 @@ weights.add_command(export)
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
 def list_command(as_json: bool) -> None:
-    """Generators by the names that --generator takes."""
+    """Generators by the names that --generator takes.
+
+    EVIDENCE says what stands behind the stain: a demonstration was learnt from drawings, and shows the pipeline only;
+    real tissue means learnt from real stained tissue and measured on regions that no training saw.
+    """
     from wsi_ihc.generators import list_generators
 
     cards, notices = list_generators()
     if as_json:
         click.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
     else:
-        click.echo(_table([("NAME", "ARCHITECTURE", "UM/PX", "STAIN", "LICENCE"), *map(_row, cards)]))
+        click.echo(_table([("NAME", "STAIN", "EVIDENCE", "UM/PX", "ARCHITECTURE", "LICENCE"), *map(_row, cards)]))
     for notice in notices:
         click.echo(f"wsi-ihc: {notice}", err=True)
 
@@ -60,6 +65,8 @@ def show_command(name: str, as_json: bool) -> None:
         "training data": card.training_data,
         "licence": card.licence,
         "description": card.description,
+        "evidence": card.evidence,
+        "measured": card.measured,
         "intended use": card.intended_use,
         "sources": "; ".join(card.sources),
         "sha256": f"{card.sha256} (checked)",
@@ -111,7 +118,8 @@ def import_command(
 
 def _row(card: GeneratorCard) -> tuple[str, ...]:
     resolution = "any" if card.mpp is None else f"{card.mpp:g}"
-    return card.name, card.architecture.label, resolution, card.stain, card.licence
+    name = f"{card.name} (default)" if card.name == GeneratorSettings().name else card.name
+    return name, card.stain, card.evidence, resolution, card.architecture.label, card.licence
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

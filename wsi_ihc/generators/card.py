@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators.networks import Architecture
+
+Evidence = Literal["not stated", "nothing learnt", "demonstration", "real tissue"]
 
 RESEARCH_USE_ONLY = "Research use only. The output is synthetic: it is no stain and no basis for a diagnosis."
 
@@ -31,6 +33,11 @@ class GeneratorCard(BaseModel):
     licence: str = "not stated"
     """Of the weights; often that of the training data."""
     description: str = ""
+    evidence: Evidence = "not stated"
+    """What stands behind the stain. ``demonstration``: learnt from drawings, to show the pipeline. ``real tissue``:
+    learnt from real stained tissue, and measured on regions that no training saw. ``nothing learnt``: arithmetic."""
+    measured: str = ""
+    """How it was measured, and with which result."""
     intended_use: str = RESEARCH_USE_ONLY
     sources: tuple[str, ...] = ()
     """Where the weights came from: publication, file name and its SHA-256."""

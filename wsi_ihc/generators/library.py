@@ -136,6 +136,7 @@ def _built_in(name: str) -> Bundle:
         name=name,
         architecture=architecture,
         training_data="none",
+        evidence="nothing learnt",
         licence="Apache-2.0",
         sha256=weights_sha256(state),
         created_by=program(),

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import load_card
+from wsi_ihc.generators.card import Evidence
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
 from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
 
@@ -224,6 +225,8 @@ class CardSettings(Settings):
     """Of the weights, as far as the data's licence allows one."""
     description: str = ""
     """What it is and is not, in a sentence."""
+    evidence: Evidence = "not stated"
+    """``demonstration`` where the targets are drawn, ``real tissue`` where real pairs are learnt from and measured."""
 
 
 class TrainingSettings(Settings):

@@ -26,9 +26,18 @@ def save_average(run: RunFolder, settings: TrainingSettings, average: nn.Module,
 
 
 def export_run(
-    run: Path, to: Path, *, name: str | None = None, last: bool = False, half: bool = False, overwrite: bool = False
+    run: Path,
+    to: Path,
+    *,
+    name: str | None = None,
+    measured: str = "",
+    last: bool = False,
+    half: bool = False,
+    overwrite: bool = False,
 ) -> Bundle:
     """Write the best averaged generator of a run (or the ``last`` one) as a bundle at ``to``, in float16 if ``half``.
+
+    ``measured`` goes on the card: how it was judged after the training, and with which result.
 
     Raises:
         OutputError: if the folder holds no run, or no generator yet, or ``to`` exists.
@@ -49,7 +58,7 @@ def export_run(
         card, state = best.card, dict(best.state)
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    named = make_card(**card.model_dump() | {"name": name or settings.name})
+    named = make_card(**card.model_dump() | {"name": name or settings.name, "measured": measured})
     return save_bundle(to, named, state, overwrite=overwrite)
 
 
@@ -70,6 +79,7 @@ def generator_card(settings: TrainingSettings, record: Mapping[str, Any], step: 
         training_data=f"{settings.card.training_data} (digest {record['data_digest'][:16]})",
         licence=settings.card.licence,
         description=settings.card.description,
+        evidence=settings.card.evidence,
         sources=(
             *start,
             f"wsi-ihc train, {step} steps of {settings.data.batch_size} crops of {settings.data.crop_px} px",
