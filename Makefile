@@ -21,9 +21,10 @@ test: $(VENV)/ready  ## run the tests
 
 check: lint types layers test  ## everything that continuous integration runs
 
-lint: $(VENV)/ready  ## style
+lint: $(VENV)/ready  ## style and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
 
 types: $(VENV)/ready  ## static types, strict
 	$(BIN)/mypy

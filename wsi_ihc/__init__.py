@@ -12,6 +12,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"
+
+RESEARCH_USE_ONLY = "Research use only. Synthetic image made by software; not for diagnosis."
+"""The one sentence that stands on every output, card and report."""
+
 if TYPE_CHECKING:
     from wsi_ihc.config import ConversionSettings, load_settings
     from wsi_ihc.convert import ConversionReport, convert_slide, estimate_conversion

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from wsi_ihc import __version__
 from wsi_ihc.cli.supervision import run_supervised
 from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
@@ -50,7 +51,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="wsi-ihc")
+@click.version_option(__version__, package_name="wsi-ihc")
 def cli() -> None:
     """H&E whole-slide images in, virtual HER2 IHC slides out. Research use only.
 

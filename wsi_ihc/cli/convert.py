@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_settings
 from wsi_ihc.cli.progress import conversion_progress, duration
 
@@ -101,7 +102,7 @@ def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
         f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "
         f"{duration(sum(seconds.get(stage, 0.0) for stage in ('prepare', 'stain', 'write', 'check')))}"
     )
-    click.echo(f"Research use only: a synthetic image, not a stain. {standing(card)}".rstrip())
+    click.echo(f"{RESEARCH_USE_ONLY} {standing(card)}".rstrip())
 
 
 def standing(card: GeneratorCard) -> str:

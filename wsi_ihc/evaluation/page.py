@@ -15,12 +15,13 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import StorageError
 from wsi_ihc.evaluation import plots
 from wsi_ihc.evaluation.comparison import Comparison
 from wsi_ihc.evaluation.images import ImageMeasures, Task
 from wsi_ihc.evaluation.recipes import MEASURES, Measure, measure_named
-from wsi_ihc.evaluation.report import PAGE_NAME, RESEARCH_USE_ONLY, Report, group_names
+from wsi_ihc.evaluation.report import PAGE_NAME, Report, group_names
 from wsi_ihc.evaluation.summary import ALL
 from wsi_ihc.measures.bootstrap import Estimate
 from wsi_ihc.pairs.folders import read_image, read_pair

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import DataSetError, StorageError
 from wsi_ihc.evaluation.comparison import Comparison
 from wsi_ihc.evaluation.recipes import Recipe
@@ -20,7 +21,6 @@ from wsi_ihc.evaluation.summary import Figure
 from wsi_ihc.measures.bootstrap import Estimate
 
 JSON_NAME, CSV_NAME, PAGE_NAME, COMPARISON_NAME = "report.json", "images.csv", "report.html", "comparison.csv"
-RESEARCH_USE_ONLY = "Research use only: generated stains are synthetic and no basis for a diagnosis."
 _FORMAT = "wsi-ihc evaluation 1"
 
 

@@ -1,5 +1,6 @@
 """Generators: networks, their weights, their fixed normalisation, and pixels through them."""
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.generators.bundle import (
     Bundle,
     load_bundle,
@@ -7,7 +8,7 @@ from wsi_ihc.generators.bundle import (
     save_bundle,
     weights_sha256,
 )
-from wsi_ihc.generators.card import RESEARCH_USE_ONLY, GeneratorCard
+from wsi_ihc.generators.card import GeneratorCard
 from wsi_ihc.generators.checkpoint import read_pix2pix_checkpoint
 from wsi_ihc.generators.folding import apply_statistics
 from wsi_ihc.generators.inference import Stainer

@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators.networks import Architecture
 
 Evidence = Literal["not stated", "nothing learnt", "demonstration", "real tissue"]
-
-RESEARCH_USE_ONLY = "Research use only. The output is synthetic: it is no stain and no basis for a diagnosis."
 
 
 class GeneratorCard(BaseModel):

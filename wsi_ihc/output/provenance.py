@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import StorageError
-
-RESEARCH_USE_ONLY = "Research use only. Synthetic image made by software; not for diagnosis."
 
 _TIFF_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -1,8 +1,9 @@
 """The output: one pyramidal OME-TIFF with its provenance, and the proof that it is sound."""
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.output.ometiff.verification import verify_ome_tiff
 from wsi_ihc.output.ometiff.writing import finish_ome_tiff, write_ome_tiff
-from wsi_ihc.output.provenance import RESEARCH_USE_ONLY, Provenance, sidecar_path, write_sidecar
+from wsi_ihc.output.provenance import Provenance, sidecar_path, write_sidecar
 from wsi_ihc.output.verification_report import Check, VerificationReport
 
 __all__ = [

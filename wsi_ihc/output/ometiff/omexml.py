@@ -6,7 +6,8 @@ import math
 import uuid
 from xml.etree import ElementTree
 
-from wsi_ihc.output.provenance import RESEARCH_USE_ONLY, Provenance
+from wsi_ihc import RESEARCH_USE_ONLY
+from wsi_ihc.output.provenance import Provenance
 from wsi_ihc.pyramid.geometry import Size
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

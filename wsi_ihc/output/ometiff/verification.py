@@ -15,11 +15,12 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import one_line
 from wsi_ihc.output.ometiff.bigtiff import read_chain, read_sub_directories
 from wsi_ihc.output.ometiff.omexml import OME, PROVENANCE_NAMESPACE
 from wsi_ihc.output.ometiff.tiles import TileLevel, index_problems, pixel_problems
-from wsi_ihc.output.provenance import RESEARCH_USE_ONLY, Provenance, sidecar_path
+from wsi_ihc.output.provenance import Provenance, sidecar_path
 from wsi_ihc.output.verification_report import Check, VerificationReport, run_check
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, the report is enough.
