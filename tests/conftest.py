@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,19 @@ from numpy.typing import NDArray
 
 from wsi_ihc.output.ometiff import Provenance
 from wsi_ihc.pyramid.geometry import Size
+
+if TYPE_CHECKING:
+    import torch
+
+    from wsi_ihc.generators.core_network import CoreNetwork
+    from wsi_ihc.generators.inference import Engine
+
+PROCESSORS = {
+    "AMX": frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_fp16", "amx_tile"}),
+    "AVX-512 BF16": frozenset({"avx2", "avx512f", "avx512_bf16"}),
+    "AVX2": frozenset({"avx2"}),
+}
+"""What the processors that the program knows apart can do, as Linux names it."""
 
 SHARED_DATA = Path(os.environ.get("WSI_IHC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -104,3 +118,28 @@ def tiny_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             made[name] = folder / f"{name}.safetensors"
             save_bundle(made[name], card, network.state_dict())
     return made
+
+
+@pytest.fixture(scope="module", params=[(name, openvino) for name in PROCESSORS for openvino in (True, False)], ids=str)
+def every_processor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each kind of processor in turn, with OpenVINO and without; torch does the arithmetic that OpenVINO would do."""
+    from wsi_ihc.generators.processor import Processor
+
+    name, openvino = request.param
+    processor = Processor(PROCESSORS[name], openvino)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_ihc.generators.device.this_processor", lambda: processor)
+        patch.setattr("wsi_ihc.generators.inference.OpenVinoEngine", _torch_for_openvino)
+        yield
+
+
+def _torch_for_openvino(core: CoreNetwork, dtype: torch.dtype, window_px: int) -> Engine:
+    """Float32 weights and the arithmetic of ``dtype``, as OpenVINO has it."""
+    import torch
+
+    def engine(windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            cores: NDArray[np.uint8] = core(torch.from_numpy(np.ascontiguousarray(windows))).numpy()
+        return cores
+
+    return engine

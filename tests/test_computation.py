@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.conftest import PROCESSORS
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.conversion.computation import Computation
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import device as device_module
+from wsi_ihc.generators.processor import Processor
 
 
 def test_nothing_is_left_to_the_workers() -> None:
@@ -23,12 +25,27 @@ def test_a_gpu_tells_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 8))
-    assert Computation.here(ComputeSettings(), learned=True) == Computation("cuda", "float16", "torch", 7)
-    cpu = Computation.here(ComputeSettings(device="cpu", precision="float32"), learned=True)
+    assert Computation.here(ComputeSettings(), "folded") == Computation("cuda", "float16", "torch", 7)
+    cpu = Computation.here(ComputeSettings(device="cpu", precision="float32"), "folded")
     assert (cpu.device, cpu.precision, cpu.free_bytes) == ("cpu", "float32", None)
 
 
 def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module.torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="0 CUDA devices"):
-        Computation.here(ComputeSettings(device="cuda"), learned=True)
+        Computation.here(ComputeSettings(device="cuda"), "folded")
+
+
+def test_what_auto_means_depends_on_the_processor_and_on_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = ComputeSettings(device="cpu")
+    for name, precision, backend in (
+        ("AMX", "bfloat16", "openvino"), ("AVX-512 BF16", "bfloat16", "torch"), ("AVX2", "float32", "torch"),
+    ):  # fmt: skip
+        processor = Processor(PROCESSORS[name], openvino=True)
+        monkeypatch.setattr(device_module, "this_processor", lambda found=processor: found)
+        assert Computation.here(auto, "folded") == Computation("cpu", precision, backend, None)
+        assert Computation.here(auto, "by_window") == Computation("cpu", precision, "torch", None)
+        exact = auto.model_copy(update={"precision": "float32"})
+        assert Computation.here(exact, "folded").backend == "torch"
+        with pytest.raises(DeviceError, match="not folded"):
+            Computation.here(exact.model_copy(update={"backend": "openvino"}), "by_window")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pytest
@@ -14,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.conftest import PROCESSORS
 from tests.network_shapes import every_shape
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import Architecture, Stainer, build_network, fix_normalisation, initialise, load_generator
 from wsi_ihc.generators import cuda_engine as cuda_module
-from wsi_ihc.generators import device as device_module
 from wsi_ihc.generators import openvino_engine as openvino_module
 from wsi_ihc.generators.core_network import CoreNetwork
 from wsi_ihc.generators.cuda_engine import CudaEngine
-from wsi_ihc.generators.device import choose_backend
+from wsi_ihc.generators.device import Graph, choose_backend
 from wsi_ihc.generators.fusion import fuse_rectifiers
+from wsi_ihc.generators.processor import Processor
 
 CPU = torch.device("cpu")
 
@@ -32,13 +33,27 @@ def pixels(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uin
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def lively_network(kind: str = "resnet", norm: str = "instance", **shape: Any) -> nn.Module:
+def lively_network(
+    kind: str = "resnet",
+    norm: str = "instance",
+    mode: Literal["calibrated", "tile"] = "calibrated",
+    **shape: Any,
+) -> nn.Module:
     """With contrast in its output, so that a fault would be seen."""
     architecture = Architecture(kind=kind, blocks=2, downs=3, base_channels=8, norm=norm, **shape)
     network = initialise(build_network(architecture), seed=4)
     for parameter in network.parameters():
         parameter.data.mul_(4)
-    return fix_normalisation(network, "calibrated", [pixels(2, 32, 32)])[0]
+    return fix_normalisation(network, mode, [pixels(2, 32, 32)])[0]
+
+
+def openvino_can(dtype: torch.dtype) -> bool:
+    try:
+        capabilities = openvino_module._import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        openvino_module.require_arithmetic(dtype, capabilities)
+    except DeviceError:
+        return False
+    return True
 
 
 @pytest.mark.skipif(not openvino_module.openvino_is_installed(), reason="OpenVINO is not installed")
@@ -64,17 +79,20 @@ class TestOpenVino:
         np.testing.assert_array_equal(stainer(first), expected)
         assert not np.array_equal(stainer(pixels(1, 32, 48, seed=1)), expected)
 
-    @pytest.mark.skipif(not device_module.cpu_multiplies_bfloat16(), reason="this processor has no bfloat16")
-    def test_bfloat16_stays_close(self) -> None:
-        network, windows = lively_network(), pixels(1, 64, 64)
-        exact = Stainer(network, device="cpu", precision="float32")(windows)
-        coarse = Stainer(network, device="cpu", precision="bfloat16", backend="openvino")(windows)
-        assert 0 < np.abs(exact.astype(int) - coarse).mean() < 3
-
-    def test_arithmetic_that_the_processor_lacks_is_refused(self) -> None:
-        stainer = Stainer(lively_network(), device="cpu", precision="float16", backend="openvino")
-        with pytest.raises(DeviceError, match=r"precision float16.*--backend torch"):
-            stainer(pixels(1, 32, 32))
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("mode", ["calibrated", "tile"])
+    def test_every_arithmetic_is_done_or_refused(self, dtype: torch.dtype, mode: Literal["calibrated", "tile"]) -> None:
+        """None is taken for another, and none crashes."""
+        network, windows = lively_network(mode=mode), pixels(1, 64, 64)
+        exact = Stainer(network, device="cpu", precision="float32", backend="torch")(windows)
+        precision = str(dtype).removeprefix("torch.")
+        if not openvino_can(dtype) or (dtype, mode) == (torch.float32, "tile"):
+            with pytest.raises(DeviceError, match="--backend torch"):
+                Stainer(network, device="cpu", precision=precision, backend="openvino")(windows)
+            return
+        stained = Stainer(network, device="cpu", precision=precision, backend="openvino")(windows)
+        apart = np.abs(exact.astype(int) - stained)
+        assert apart.max() <= 1 if dtype == torch.float32 else 0 < apart.mean() < 3
 
     def test_nobody_is_told_of_its_use(self) -> None:
         openvino_module._import_openvino()
@@ -83,28 +101,56 @@ class TestOpenVino:
         assert telemetry_utils.tm.__name__.endswith("telemetry_stub")
 
 
+@pytest.mark.parametrize("capabilities", [["FP32", "INT8"], ["FP32", "BF16", "INT8"], ["FP32", "BF16", "FP16", "INT8"]])
+def test_arithmetic_that_the_processor_lacks_is_refused(capabilities: list[str]) -> None:
+    openvino_module.require_arithmetic(torch.float32, capabilities)
+    for name, dtype in (("BF16", torch.bfloat16), ("FP16", torch.float16)):
+        if name in capabilities:
+            openvino_module.require_arithmetic(dtype, capabilities)
+        else:
+            with pytest.raises(DeviceError, match=r"precision b?float16.*--backend torch"):
+                openvino_module.require_arithmetic(dtype, capabilities)
+
+
 class TestChoice:
-    @pytest.mark.parametrize(
-        ("features", "installed", "device", "expected"),
-        [
-            ({"amx_bf16"}, True, "cpu", "openvino"),
-            ({"amx_bf16"}, False, "cpu", "torch"),
-            ({"avx512_bf16"}, True, "cpu", "torch"),
-            ({"amx_bf16"}, True, "cuda", "torch"),
-        ],
-    )
-    def test_auto_takes_openvino_where_it_pays(
-        self, monkeypatch: pytest.MonkeyPatch, features: set[str], installed: bool, device: str, expected: str
+    @pytest.mark.parametrize("name", PROCESSORS)
+    @pytest.mark.parametrize("openvino", [True, False])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("graph", get_args(Graph))
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_auto_takes_openvino_where_it_is_faster(
+        self, name: str, openvino: bool, dtype: torch.dtype, graph: Graph, device: str
     ) -> None:
-        monkeypatch.setattr(device_module, "processor_features", lambda: features)
-        monkeypatch.setattr(device_module, "openvino_is_installed", lambda: installed)
-        assert choose_backend("auto", torch.device(device), learned=True) == expected
+        chosen = choose_backend("auto", torch.device(device), dtype, graph, Processor(PROCESSORS[name], openvino))
+        faster = (name, openvino, graph, device) == ("AMX", True, "folded", "cpu") and dtype != torch.float32
+        assert chosen == ("openvino" if faster else "torch")
+
+    def test_amx_without_float16_does_not_multiply_it(self) -> None:
+        processor = Processor(frozenset({"amx_bf16"}), openvino=True)
+        assert choose_backend("auto", CPU, torch.float16, "folded", processor) == "torch"
+        assert choose_backend("auto", CPU, torch.bfloat16, "folded", processor) == "openvino"
+
+    @pytest.mark.parametrize("name", PROCESSORS)
+    def test_what_crashes_openvino_is_refused_on_every_processor(self, name: str) -> None:
+        processor = Processor(PROCESSORS[name], openvino=True)
+        with pytest.raises(DeviceError, match=r"norm layers that are not folded; use --backend torch") as caught:
+            choose_backend("openvino", CPU, torch.float32, "by_window", processor)
+        assert "\n" not in str(caught.value)
+        for dtype, graph in ((torch.bfloat16, "by_window"), (torch.float16, "by_window"), (torch.float32, "folded")):
+            assert choose_backend("openvino", CPU, dtype, cast(Graph, graph), processor) == "openvino"
+
+    @pytest.mark.parametrize("norm", ["batch", "instance"])
+    def test_a_stainer_knows_what_crashes_openvino(self, norm: str) -> None:
+        network = lively_network(norm=norm, mode="tile")
+        with pytest.raises(DeviceError, match="not folded"):
+            Stainer(network, device="cpu", precision="float32", backend="openvino")
+        assert Stainer(network, device="cpu", precision="float32").backend == "torch"
 
     def test_what_cannot_be_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DeviceError, match="not on cuda; use --device cpu"):
-            choose_backend("openvino", torch.device("cuda"), learned=True)
+            choose_backend("openvino", torch.device("cuda"), torch.float32, "folded")
         with pytest.raises(DeviceError, match="backend tensorrt: expected auto"):
-            choose_backend("tensorrt", CPU, learned=True)
+            choose_backend("tensorrt", CPU, torch.float32, "folded")
         monkeypatch.setitem(__import__("sys").modules, "openvino", None)
         with pytest.raises(DeviceError, match=r"pip install 'wsi-ihc\[openvino\]'"):
             openvino_module._import_openvino()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.conftest import PROCESSORS
 from tests.network_shapes import SHAPES, every_shape
 from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators import (
@@ -27,9 +28,12 @@ from wsi_ihc.generators import (
     load_generator,
     tune_allocator,
 )
-from wsi_ihc.generators import device as device_module
 from wsi_ihc.generators.builtin import Recolour
+from wsi_ihc.generators.device import choose_dtype
 from wsi_ihc.generators.pixels import to_pixels, to_tensor
+from wsi_ihc.generators.processor import Processor
+
+on_every_processor = pytest.mark.usefixtures("every_processor")
 
 
 def pixels(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -93,12 +97,14 @@ def test_cutting_the_halo_early_changes_no_pixel_of_the_core(
     assert np.abs(core.astype(int) - whole).max() <= 1
 
 
+@on_every_processor
 def test_half_of_a_halo_still_crops() -> None:
     stainer = Stainer(small_network(), device="cpu", precision="float32")
     windows = pixels(1, 64, 64)
     assert np.array_equal(stainer(windows, halo_px=8), stainer(windows)[:, 8:-8, 8:-8])
 
 
+@on_every_processor
 def test_bfloat16_stays_close() -> None:
     network = small_network()
     windows = pixels(1, 64, 64)
@@ -107,6 +113,7 @@ def test_bfloat16_stays_close() -> None:
     assert not np.array_equal(exact, coarse)
 
 
+@on_every_processor
 @pytest.mark.parametrize(
     "windows", [pixels(1, 30, 32), pixels(1, 32, 32).astype(np.float32), pixels(1, 32, 32)[0], pixels(0, 32, 32)]
 )
@@ -115,6 +122,7 @@ def test_other_shapes_are_refused(windows: NDArray[np.uint8]) -> None:
         Stainer(small_network(), device="cpu")(windows)
 
 
+@on_every_processor
 def test_a_halo_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves nothing"):
         Stainer(small_network(), device="cpu")(pixels(1, 32, 32), halo_px=16)
@@ -139,6 +147,7 @@ class _Hungry(nn.Module):
         return x
 
 
+@on_every_processor
 @pytest.mark.parametrize(
     "error",
     [
@@ -159,11 +168,13 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(error: Exception, caplo
     assert "halving" in caplog.text
 
 
+@on_every_processor
 def test_out_of_memory_with_one_block_is_an_error() -> None:
     with pytest.raises(DeviceError, match="single block"):
         Stainer(_Hungry(0, MemoryError()), device="cpu", precision="float32")(pixels(2, 8, 8))
 
 
+@on_every_processor
 def test_other_failures_are_not_taken_for_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         Stainer(_Hungry(0, RuntimeError("size mismatch")), device="cpu", precision="float32")(pixels(2, 8, 8))
@@ -177,15 +188,18 @@ def test_a_missing_device_is_one_line(device: str, seen: str) -> None:
         Stainer(small_network(), device=device)
 
 
-def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    for multiplies, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(device_module, "cpu_multiplies_bfloat16", lambda found=multiplies: found)
-        assert device_module.choose_dtype("auto", torch.device("cpu")) == expected
-    assert device_module.choose_dtype("auto", torch.device("cuda")) == torch.float16
+@pytest.mark.parametrize(
+    ("name", "expected"), [("AMX", torch.bfloat16), ("AVX-512 BF16", torch.bfloat16), ("AVX2", torch.float32)]
+)
+def test_precision_follows_the_hardware(name: str, expected: torch.dtype) -> None:
+    processor = Processor(PROCESSORS[name])
+    assert choose_dtype("auto", torch.device("cpu"), processor) == expected
+    assert choose_dtype("auto", torch.device("cuda"), processor) == torch.float16
     with pytest.raises(DeviceError, match="precision float8"):
-        device_module.choose_dtype("float8", torch.device("cpu"))
+        choose_dtype("float8", torch.device("cpu"), processor)
 
 
+@on_every_processor
 def test_describe_names_processor_precision_and_torch() -> None:
     described = Stainer(small_network(), device="cpu", precision="float32").describe()
     assert described["precision"] == "float32"
@@ -193,6 +207,7 @@ def test_describe_names_processor_precision_and_torch() -> None:
     assert described["device"]
 
 
+@on_every_processor
 def test_threads_take_turns() -> None:
     stainer = Stainer(small_network(), device="cpu", precision="float32")
     windows = [pixels(1, 32, 32, seed) for seed in range(6)]

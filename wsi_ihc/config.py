@@ -110,7 +110,8 @@ class ComputeSettings(Settings):
     precision: Precision = "auto"
     """``auto``: bfloat16 where the processor multiplies it in hardware, float16 on a GPU, else float32."""
     backend: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs the generator: ``auto`` takes OpenVINO on processors with AMX when it is installed."""
+    """What runs the generator. ``auto`` takes OpenVINO where it is installed and faster: in bfloat16 or float16 on a
+    processor with AMX, with folded norm layers."""
     memory: ByteSize | Literal["auto"] = "auto"
     """What a conversion may take where the generator runs, for example ``4GB``: of the process on a CPU (``auto``:
     2 GB), of the device on a GPU (``auto``: half of what is free). More memory, larger blocks, less halo."""

@@ -71,10 +71,10 @@ def _processor() -> Finding:
     import psutil
     import torch
 
-    from wsi_ihc.generators.device import processor_features
+    from wsi_ihc.generators.processor import this_processor
 
     memory = psutil.virtual_memory()
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in processor_features()]
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in this_processor().features]
     seen = ", ".join([f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()}", *flags])
     return True, f"{seen}; memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
 
@@ -92,7 +92,7 @@ def _engine() -> Finding:
     from wsi_ihc.config import ComputeSettings
     from wsi_ihc.conversion.computation import Computation
 
-    chosen = Computation.here(ComputeSettings(), learned=True)
+    chosen = Computation.here(ComputeSettings(), "folded")
     openvino = _version("openvino")
     return True, (
         f"{chosen.backend} in {chosen.precision} on the {chosen.device}; "

@@ -9,7 +9,7 @@ import torch
 
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.conversion.cluster import cluster_at
-from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype
+from wsi_ihc.generators.device import Graph, choose_backend, choose_device, choose_dtype
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,29 @@ class Computation:
     """Memory that is free on the GPU; None on a CPU."""
 
     @classmethod
-    def here(cls, compute: ComputeSettings, *, learned: bool) -> Computation:
-        """On this machine, for a generator that was ``learned`` or for one of the pixel-wise built-ins.
+    def here(cls, compute: ComputeSettings, graph: Graph) -> Computation:
+        """On this machine, for a generator of this kind of ``graph``.
 
         Raises:
-            DeviceError: the settings ask for what is not here.
+            DeviceError: the settings ask for what is not here, or for what does not go together.
         """
         device = choose_device(compute.device)
-        precision = str(choose_dtype(compute.precision, device)).removeprefix("torch.")
-        backend = choose_backend(compute.backend, device, learned=learned)
+        dtype = choose_dtype(compute.precision, device)
+        backend = choose_backend(compute.backend, device, dtype, graph)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        return cls(device.type, precision, backend, free)
+        return cls(device.type, str(dtype).removeprefix("torch."), backend, free)
 
     @classmethod
-    def at_work(cls, compute: ComputeSettings, *, learned: bool) -> Computation:
+    def at_work(cls, compute: ComputeSettings, graph: Graph) -> Computation:
         """Here, or on a worker of the scheduler that the settings name: this machine may have no GPU where they have.
 
         Raises:
             ClusterError: nobody answers there. DeviceError: the settings ask for what is not there.
         """
         if compute.scheduler is None:
-            return cls.here(compute, learned=learned)
+            return cls.here(compute, graph)
         with cluster_at(compute.scheduler) as cluster:
-            return next(cluster.run(partial(cls.here, learned=learned), [compute]))
+            return next(cluster.run(partial(cls.here, graph=graph), [compute]))
 
     @property
     def recorded(self) -> dict[str, str]:

@@ -25,10 +25,11 @@ from wsi_ihc.conversion.progress import Progress
 from wsi_ihc.conversion.staining import StainingJob, load_stainer
 from wsi_ihc.conversion.store import StaleStoreError, StoreLayout, TileStore
 from wsi_ihc.errors import SettingsError, UnsupportedSlideError
-from wsi_ihc.generators import Bundle, GeneratorCard, NormStatistics, resolve_mode
+from wsi_ihc.generators import Architecture, Bundle, GeneratorCard, NormStatistics, resolve_mode
 from wsi_ihc.generators.calibration import pool_statistics
-from wsi_ihc.generators.device import choose_device
+from wsi_ihc.generators.device import Graph, choose_device
 from wsi_ihc.generators.networks import LEARNED_KINDS
+from wsi_ihc.generators.normalisation import Mode
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 from wsi_ihc.output.ometiff import Provenance
 from wsi_ihc.pyramid.codecs import WHITE, Colour
@@ -90,8 +91,8 @@ def prepare(
     network = bundle.build()
     halo_px, align_px = choose_halo(network, settings), measure_alignment(network)
     architecture = bundle.card.architecture
-    computation = Computation.at_work(settings.compute, learned=architecture.kind in LEARNED_KINDS)
     mode = resolve_mode(network, settings.generator.normalisation)
+    computation = Computation.at_work(settings.compute, _graph(architecture, mode))
     fingerprint = _fingerprint(source, bundle, settings, halo_px, computation.recorded)
     budget = MemoryBudget.of(settings.compute, architecture, computation)
 
@@ -119,6 +120,13 @@ def prepare(
     glass = store.layout.glass
     provenance = _provenance(source, view, bundle.card, settings, job, mode, glass, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
+
+
+def _graph(architecture: Architecture, mode: Mode) -> Graph:
+    """What is left to run once the norm layers are fixed."""
+    if architecture.kind not in LEARNED_KINDS:
+        return "pixelwise"
+    return "by_window" if mode == "tile" else "folded"
 
 
 def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:

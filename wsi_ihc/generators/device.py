@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from wsi_ihc.errors import DeviceError
-from wsi_ihc.generators.openvino_engine import openvino_is_installed
+from wsi_ihc.generators.processor import Processor, this_processor
 
 Backend = Literal["torch", "openvino"]
+Graph = Literal["pixelwise", "folded", "by_window"]
+"""What there is to run: a built-in's arithmetic on single pixels, a network whose norm layers are folded into its
+convolutions, or one whose norm layers take the statistics of each window."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,8 +40,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: str, device: torch.device, processor: Processor | None = None) -> torch.dtype:
     """``auto``: float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
+
+    ``processor`` is this one unless it is given.
 
     Raises:
         DeviceError: for any other name.
@@ -47,51 +51,45 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         if device.type == "cuda":
             return torch.float16
-        return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if (processor or this_processor()).multiplies_bfloat16 else torch.float32
     if precision not in _DTYPES:
         raise DeviceError(f"precision {precision}: expected auto, {', '.join(_DTYPES)}")
     return _DTYPES[precision]
 
 
-def choose_backend(name: str, device: torch.device, *, learned: bool) -> Backend:
-    """What runs a generator. ``auto``: OpenVINO where it is installed and the processor has AMX.
+def choose_backend(
+    name: str, device: torch.device, dtype: torch.dtype, graph: Graph, processor: Processor | None = None
+) -> Backend:
+    """What runs a generator. ``auto``: OpenVINO where it is installed and faster, else torch.
 
-    There it takes about three quarters of torch's time. On other processors the two are level, and torch starts sooner.
+    It is faster where AMX multiplies ``dtype`` and only convolutions are left: there it takes about three quarters of
+    torch's time. Elsewhere the two are level, and torch starts sooner.
 
     Raises:
-        DeviceError: for OpenVINO on a GPU, or any other name.
+        DeviceError: for OpenVINO on a GPU, for a graph that crashes it, or any other name.
     """
     match name:
-        case "auto" | "openvino" if not learned:
+        case "auto" | "openvino" if graph == "pixelwise":
             return "torch"  # the built-ins' few operations on uint8 are exact, and as fast as they get
         case "auto":
-            pays = device.type == "cpu" and "amx_bf16" in processor_features() and openvino_is_installed()
-            return "openvino" if pays else "torch"
+            return "openvino" if _openvino_gains(device, dtype, graph, processor or this_processor()) else "torch"
         case "openvino" if device.type != "cpu":
             raise DeviceError(
                 f"backend openvino: runs on the cpu, not on {device}; use --device cpu or --backend torch"
+            )
+        case "openvino" if dtype == torch.float32 and graph == "by_window":
+            # OpenVINO 2026.4.1 ends in a segmentation fault when it compiles this on a processor with AMX.
+            raise DeviceError(
+                "backend openvino: crashes on some processors in float32 with norm layers that are not folded; "
+                "use --backend torch, --precision bfloat16 or --normalisation calibrated"
             )
         case "torch" | "openvino":
             return name
     raise DeviceError(f"backend {name}: expected auto, torch or openvino")
 
 
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 dot products (AMX or AVX-512 BF16; on ARM, BF16).
-
-    Without them bfloat16 is emulated and slower than float32.
-    """
-    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(processor_features())
-
-
-@cache
-def processor_features() -> frozenset[str]:
-    """As Linux names them; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split() for line in lines if line.lower().startswith(("flags", "features"))), ()))
+def _openvino_gains(device: torch.device, dtype: torch.dtype, graph: Graph, processor: Processor) -> bool:
+    return device.type == "cpu" and graph == "folded" and processor.openvino and processor.has_tiles_for(dtype)
 
 
 def describe_device(device: torch.device) -> str:

@@ -20,7 +20,8 @@ from wsi_ihc.errors import DeviceError
 from wsi_ihc.generators.builtin import Identity, Recolour
 from wsi_ihc.generators.core_network import CoreNetwork
 from wsi_ihc.generators.cuda_engine import CudaEngine
-from wsi_ihc.generators.device import choose_backend, choose_device, choose_dtype, describe_device
+from wsi_ihc.generators.device import Graph, choose_backend, choose_device, choose_dtype, describe_device
+from wsi_ihc.generators.norm_statistics import Norm
 from wsi_ihc.generators.openvino_engine import OpenVinoEngine
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 
@@ -58,7 +59,7 @@ class Stainer:
         backend: ``auto``, ``torch`` or ``openvino``.
 
     Raises:
-        DeviceError: the device or the backend is not there, or they do not go together.
+        DeviceError: the device or the backend is not there, or they and the network do not go together.
     """
 
     def __init__(
@@ -66,14 +67,14 @@ class Stainer:
     ) -> None:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
-        pixelwise = isinstance(network, Identity | Recolour)
-        self.backend = choose_backend(backend, self.device, learned=not pixelwise)
+        graph = _graph(network)
+        self.backend = choose_backend(backend, self.device, self.dtype, graph)
         self.align_px = measure_alignment(network)
         self.halo_px = measure_halo(network)
         self._network = _prepared(network, self.device, self.dtype if self.backend == "torch" else torch.float32)
         self._engines: dict[int, Engine] = {}
         self._building = threading.Lock()
-        self._turn = _turns(self.device, pixelwise=pixelwise)
+        self._turn = _turns(self.device, pixelwise=graph == "pixelwise")
         self._largest_batch: int | None = None
 
     def __call__(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> NDArray[np.uint8]:
@@ -157,6 +158,13 @@ class Stainer:
                 )
             # Threads that failed together ask for the same half.
             self._largest_batch = min(self._largest_batch or batch, batch // 2)
+
+
+def _graph(network: nn.Module) -> Graph:
+    if isinstance(network, Identity | Recolour):
+        return "pixelwise"
+    by_window = any(isinstance(module, Norm | nn.GroupNorm) for module in network.modules())
+    return "by_window" if by_window else "folded"
 
 
 def _turns(device: torch.device, *, pixelwise: bool) -> AbstractContextManager[object]:

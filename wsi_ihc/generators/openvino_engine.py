@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Collection
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,10 +41,7 @@ class OpenVinoEngine:
     def __init__(self, core: CoreNetwork, dtype: torch.dtype, window_px: int) -> None:
         openvino = _import_openvino()
         self._runtime = openvino.Core()
-        if _CAPABILITIES[dtype] not in self._runtime.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            name = str(dtype).removeprefix("torch.")
-            # It would compute in float32 without a word.
-            raise DeviceError(f"precision {name}: OpenVINO cannot on this processor; use --backend torch or float32")
+        require_arithmetic(dtype, self._runtime.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._settings = {
             "INFERENCE_PRECISION_HINT": _ARITHMETIC[dtype],
             "PERFORMANCE_HINT": "LATENCY",
@@ -67,6 +65,17 @@ class OpenVinoEngine:
         # The request's own memory is overwritten by the next call.
         cores: NDArray[np.uint8] = request.get_output_tensor().data.copy()
         return cores
+
+
+def require_arithmetic(dtype: torch.dtype, capabilities: Collection[str]) -> None:
+    """Refuses what OpenVINO does not list as a capability: it would compute in float32 without a word.
+
+    Raises:
+        DeviceError: no such arithmetic on this processor.
+    """
+    if _CAPABILITIES[dtype] not in capabilities:
+        name = str(dtype).removeprefix("torch.")
+        raise DeviceError(f"precision {name}: OpenVINO cannot on this processor; use --backend torch or float32")
 
 
 def _import_openvino() -> Any:

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from wsi_ihc.generators.device import cpu_multiplies_bfloat16
+from wsi_ihc.generators.processor import this_processor
 from wsi_ihc.training.config import ComputeSettings
 
 
@@ -52,5 +52,5 @@ def training_dtype(precision: str, device: torch.device) -> torch.dtype:
     """``auto`` is bfloat16 where it is multiplied in hardware: with the range of float32 no gradient overflows."""
     if precision != "auto":
         return cast(torch.dtype, getattr(torch, precision))
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_multiplies_bfloat16()
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else this_processor().multiplies_bfloat16
     return torch.bfloat16 if fast else torch.float32
