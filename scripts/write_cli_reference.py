@@ -30,7 +30,7 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 | 8 | training or evaluation data |
 | 9 | a training that diverged; its last good checkpoint is kept |
 | 10 | the dask cluster of `--scheduler`: no scheduler, no workers, or lost; what was stained is kept |
-| 70 | a reader's own code crashed, or the process was killed from outside |
+| 70 | a library's own code crashed, or the process was killed from outside |
 | 130 | interrupted; the same command continues |
 
 Every setting has a name, `section.key`, for `--set` and for the YAML of `--config`: [settings.md](settings.md).

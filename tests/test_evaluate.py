@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from wsi_ihc.cli import main
+from wsi_ihc.cli import _run as run_command
 from wsi_ihc.errors import DataSetError, GeneratorError
 from wsi_ihc.evaluation.evaluate import load_test_set
 from wsi_ihc.evaluation.generated import find_bundle, from_generator, from_predictions
@@ -68,9 +68,7 @@ def _blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["evaluate", *map(str, arguments)])
-    return int(stop.value.code or 0)
+    return run_command(["evaluate", *map(str, arguments)])
 
 
 def test_a_report_from_predictions(bci: Path, predict: Callable[..., Path], tmp_path: Path) -> None:

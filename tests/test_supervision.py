@@ -1,20 +1,44 @@
 """The second line of defence: what a user sees when the working process itself is lost."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from wsi_ihc.cli import main
+from wsi_ihc.cli.supervision import Advice
 from wsi_ihc.machine.child import SUPERVISED
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 
 # The supervisor sets signal handlers of its process, so each test gives it one of its own.
 SUPERVISE = """
 import sys
 from wsi_ihc.cli.supervision import run_supervised
-sys.exit(run_supervised(sys.argv[2:], lambda arguments: 99, [sys.executable, "-c", sys.argv[1]]))
+sys.exit(run_supervised(sys.argv[2:], lambda arguments: 99, command=[sys.executable, "-c", sys.argv[1]]))
+"""
+
+# Commands as they are, in a child whose engine crashes as OpenVINO did: in C code, without an exception.
+SUPERVISE_COMMAND = """
+import sys
+from wsi_ihc import cli
+from wsi_ihc.cli.supervision import run_supervised
+advice = cli._SUPERVISED[sys.argv[2]]
+sys.exit(run_supervised(sys.argv[2:], cli._run, advice, [sys.executable, "-c", sys.argv[1]]))
+"""
+CRASHING = """
+import os, signal, sys
+import wsi_ihc.generators.inference as inference, wsi_ihc.training.trainer as trainer
+def crash(*arguments): os.kill(os.getpid(), signal.SIGSEGV)
+inference._on_processor = trainer.validate = crash
+from wsi_ihc.cli import main
+main(sys.argv[1:])
 """
 
 
@@ -38,6 +62,77 @@ def test_a_kill_tells_how_to_go_on() -> None:
 
 def test_an_exit_code_passes_through() -> None:
     assert _supervise("sys.exit(3)").returncode == 3
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_the_crash_of_an_engine_is_one_line_of_evaluate_and_of_train(command: str, tmp_path: Path) -> None:
+    """Train meets it in its validation; what it had kept before, it goes on from."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for side in ("HE", "IHC"):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / side / "a.png"), pixels)
+    small = ["data.crop_px=32", "data.sources.phantom.size_px=64", "data.validation_px=64", "run.validate_every=1"]
+    small += ["network.base_channels=4", "network.blocks=1", "discriminator.base_channels=4", "compute.device=cpu"]
+    words = {
+        "evaluate": ["identity", "--data", str(tmp_path / "data"), "--device", "cpu"],
+        "train": [str(SMOKE), *(word for setting in small for word in ("--set", setting))],
+    }
+    arguments = [command, *words[command], "-o", str(tmp_path / "out"), "-q"]
+    started = [sys.executable, "-c", SUPERVISE_COMMAND, CRASHING, *arguments]
+    result = subprocess.run(started, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 70, result.stderr
+    (line,) = result.stderr.strip().split("\n")
+    assert "SIGSEGV" in line
+    assert {"evaluate": "--precision", "train": "--resume"}[command] in line
+
+
+def test_every_command_that_could_crash_has_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def supervised(arguments: list[str], run: object, advice: Advice) -> int:
+        seen.append((arguments[0], "--reader" in advice.crashed))
+        return 0
+
+    monkeypatch.setattr("wsi_ihc.cli.run_supervised", supervised)
+    commands = {"convert": True, "info": True, "tissue": True, "verify": False, "train": False, "evaluate": False}
+    for command in commands:
+        with pytest.raises(SystemExit):
+            main([command])
+    assert seen == list(commands.items())
+
+
+INTERRUPTED = """
+import sys, time
+from wsi_ihc.cli.supervision import run_supervised
+def run(_):
+    try:
+        print("works", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(0.3)  # as long as saving takes, in which an echo would end it
+        print("saved", flush=True)
+        return 130
+run_supervised([], run)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX's")
+@pytest.mark.parametrize("group", [False, True])
+def test_an_interrupt_counts_once_by_the_terminal_or_by_kill(group: bool) -> None:
+    """Ctrl-C reaches both processes, ``kill -INT`` only the one whose number the user knows."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISE, INTERRUPTED],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A script's background ignores Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "works\n"
+    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "saved\n"
+    assert process.returncode == 130
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from wsi_ihc.cli import main
+from wsi_ihc.cli import _run
 from wsi_ihc.errors import GeneratorError, OutputError, SettingsError, TrainingError
 from wsi_ihc.generators import load_bundle
 from wsi_ihc.training.config import TrainingSettings, load_training_settings
@@ -314,9 +314,7 @@ def test_refusals_are_one_line(
     config = str(SMOKE)
     if arguments[0] == "--data":
         config = str(SMOKE.parent / "bci_variance.yaml")
-    with pytest.raises(SystemExit) as caught:
-        main(["train", config, "-o", str(tmp_path / "run"), "-q", *arguments])
-    assert caught.value.code == code
+    assert _run(["train", config, "-o", str(tmp_path / "run"), "-q", *arguments]) == code
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
     assert words in errors[0]
@@ -336,17 +334,13 @@ def test_ctrl_c_is_one_line_with_the_command_that_goes_on(
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "take_steps", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        main([*arguments, "--quiet"])
+    assert _run([*arguments, "--quiet"]) == 130
     monkeypatch.setattr(Trainer, "take_steps", take_steps)
-    assert caught.value.code == 130
     (line,) = capsys.readouterr().err.strip().splitlines()
     told, command = line.split(", with: ")
     assert told == "wsi-ihc: interrupted after step 21; go on from step 20, the last checkpoint"
     assert shlex.split(command) == ["wsi-ihc", *arguments, "--resume"]
-    with pytest.raises(SystemExit) as caught:
-        main(shlex.split(command)[1:])
-    assert caught.value.code == 0
+    assert _run(shlex.split(command)[1:]) == 0
     said = capsys.readouterr().err
     assert "resuming after step 20" in said
     assert "22 steps taken" in said

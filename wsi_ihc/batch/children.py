@@ -150,4 +150,5 @@ def _explain_signal(number: int) -> Ending:
     name = signal.Signals(number).name
     if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         return Ending(False, f"{name}: ended from outside, or by the system for want of memory")
-    return Ending(False, f"{name}: the reader's own code crashed; check the file, or try another --reader", retry=False)
+    reason = f"{name}: a library's own code crashed; check the file, or try another --reader or --backend torch"
+    return Ending(False, reason, retry=False)

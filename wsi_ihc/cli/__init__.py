@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from wsi_ihc import __version__
-from wsi_ihc.cli.supervision import run_supervised
+from wsi_ihc.cli.supervision import Advice, run_supervised
 from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
 COMMANDS = {
@@ -29,8 +29,17 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
-_READS_FOREIGN_FILES = ("convert", "info", "tissue", "verify")
-"""A damaged file could crash the interpreter: these run in a child process."""
+_SUPERVISED = {
+    "convert": Advice(
+        "check the file, or try another --reader or --backend torch", "run the same command again, it continues"
+    ),
+    "info": Advice("check the file, or try another --reader"),
+    "tissue": Advice("check the file, or try another --reader"),
+    "verify": Advice(),
+    "train": Advice("check the images with --check-only, and go on with --resume", "go on with --resume"),
+    "evaluate": Advice("check the images, or try another --device or --precision"),
+}
+"""A damaged file or an engine could crash the interpreter: these run in a child process."""
 
 
 class _LazyGroup(click.Group):
@@ -59,15 +68,15 @@ def cli() -> None:
     wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
 
     Exit codes: 0 done, 1 unexpected, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
-    9 training diverged, 10 dask cluster, 70 the reader's own code crashed, 130 interrupted.
+    9 training diverged, 10 dask cluster, 70 a library's own code crashed, 130 interrupted.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs the command, and turns everything expected into one line and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    supervised = bool(arguments) and arguments[0] in _READS_FOREIGN_FILES
-    sys.exit(run_supervised(arguments, _run) if supervised else _run(arguments))
+    advice = _SUPERVISED.get(arguments[0]) if arguments else None
+    sys.exit(run_supervised(arguments, _run, advice) if advice else _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
