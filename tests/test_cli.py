@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,7 @@ import pytest
 import tifffile
 
 from wsi_ihc.cli import COMMANDS, _run, cli
+from wsi_ihc.cli.doctor import Finding, _engine, examine_all
 from wsi_ihc.errors import WsiIhcError
 
 
@@ -165,3 +169,33 @@ def test_a_trouble_of_the_machine_is_no_fault_of_ours(
     assert capsys.readouterr().err == f"wsi-ihc: {small_slide}: cannot be read (Permission denied); check the path\n"
     assert _run(["convert", str(small_slide), "-o", "out.ome.tiff", "--generator", "identity"]) == 5
     assert capsys.readouterr().err == "wsi-ihc: out.ome.tiff: Permission denied; check path, permissions and disk\n"
+
+
+def _healthy() -> Finding:
+    return True, "fine"
+
+
+def _crashes() -> Finding:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError
+
+
+def _fails() -> Finding:
+    raise ValueError("no codec")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_doctor_reports_a_crash_and_goes_on() -> None:
+    findings = examine_all({"a": _healthy, "engine": _crashes, "b": _fails, "c": _crashes, "d": _healthy})
+    assert list(findings) == ["a", "engine", "b", "c", "d"]
+    assert [ok for ok, _ in findings.values()] == [True, False, False, False, True]
+    assert findings["engine"][1].startswith("crashed (SIGSEGV): convert with --backend torch")
+    assert findings["b"][1] == "ValueError: no codec"
+    assert "another version" in findings["c"][1]
+
+
+@pytest.mark.usefixtures("every_processor")
+def test_doctor_tries_the_engine_that_auto_takes() -> None:
+    ok, seen = _engine()
+    assert ok
+    assert re.fullmatch(r"(torch|openvino) in (float32|bfloat16|float16) on the (cpu|cuda), tried", seen)

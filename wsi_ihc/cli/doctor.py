@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
@@ -28,13 +32,14 @@ _LIBRARIES = [
 
 Finding = tuple[bool, str]
 """Whether all is well, and what was seen."""
+Check = Callable[[], Finding]
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def doctor(as_json: bool) -> None:
     """Versions, device, codecs, readers and disk on one screen; exit status 1 when something is missing."""
-    findings = {name: _examine(check) for name, check in _CHECKS.items()}
+    findings = examine_all(_CHECKS)
     if as_json:
         click.echo(json.dumps({name: {"ok": ok, "seen": seen} for name, (ok, seen) in findings.items()}, indent=2))
     else:
@@ -44,7 +49,41 @@ def doctor(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _examine(check: Callable[[], Finding]) -> Finding:
+def examine_all(checks: Mapping[str, Check]) -> dict[str, Finding]:
+    """The findings by name. The checks run in a child process: one that crashes is a finding, and the next goes on."""
+    findings: dict[str, Finding] = {}
+    while waiting := {name: check for name, check in checks.items() if name not in findings}:
+        findings |= _examined_until_a_crash(waiting)
+    return findings
+
+
+def _examined_until_a_crash(checks: Mapping[str, Check]) -> Iterator[tuple[str, Finding]]:
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_report, args=(checks, sender), daemon=True)
+    child.start()
+    sender.close()  # so that the child's end is the only one, and its death the end of what is received
+    names = iter(checks)
+    with receiver, suppress(EOFError):
+        while True:
+            finding: Finding = receiver.recv()
+            yield next(names), finding
+    child.join()
+    if crashed := next(names, None):
+        yield crashed, (False, _crash(crashed, child.exitcode))
+
+
+def _report(checks: Mapping[str, Check], sender: Connection) -> None:
+    for check in checks.values():
+        sender.send(_examine(check))
+
+
+def _crash(name: str, code: int | None) -> str:
+    ending = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    return f"crashed ({ending}): {_AFTER_A_CRASH.get(name, 'install the library again, or another version of it')}"
+
+
+def _examine(check: Check) -> Finding:
     try:
         return check()
     except Exception as error:  # whatever is broken on this machine is the answer, not a failure of the command
@@ -74,7 +113,7 @@ def _processor() -> Finding:
     from wsi_ihc.generators.processor import this_processor
 
     memory = psutil.virtual_memory()
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in this_processor().features]
+    flags = [flag for flag in ("amx_bf16", "amx_fp16", "avx512_bf16", "avx2") if flag in this_processor().features]
     seen = ", ".join([f"{os.cpu_count()} cores", f"torch uses {torch.get_num_threads()}", *flags])
     return True, f"{seen}; memory {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
 
@@ -89,15 +128,22 @@ def _device() -> Finding:
 
 
 def _engine() -> Finding:
-    from wsi_ihc.config import ComputeSettings
-    from wsi_ihc.conversion.computation import Computation
+    from wsi_ihc.generators.trial import try_engine
 
-    chosen = Computation.here(ComputeSettings(), "folded")
-    openvino = _version("openvino")
-    return True, (
-        f"{chosen.backend} in {chosen.precision} on the {chosen.device}; "
-        f"OpenVINO {openvino if openvino else 'not installed'}"
-    )
+    try_engine("tile", precision="float32")
+    stainer = try_engine()
+    made = stainer.describe()
+    return True, f"{made['backend']} in {made['precision']} on the {stainer.device.type}, tried"
+
+
+def _openvino() -> Finding:
+    from wsi_ihc.generators.processor import this_processor
+    from wsi_ihc.generators.trial import try_engine
+
+    if not this_processor().openvino:
+        return True, "not installed; torch runs every generator"
+    try_engine(precision="float32", backend="openvino")
+    return True, f"{_version('openvino')}, tried"
 
 
 def _codecs() -> Finding:
@@ -135,12 +181,17 @@ def _disk() -> Finding:
     return writable and free > 1, f"{free:.0f} GiB free here{'' if writable else ', but this folder is not writable'}"
 
 
-_CHECKS: dict[str, Callable[[], Finding]] = {
+_AFTER_A_CRASH = {
+    "engine": "convert with --backend torch or --precision float32",
+    "openvino": "use --backend torch, or remove openvino from this environment",
+}
+_CHECKS: dict[str, Check] = {
     "system": _system,
     "libraries": _libraries,
     "processor": _processor,
     "device": _device,
     "engine": _engine,
+    "openvino": _openvino,
     "codecs": _codecs,
     "readers": _readers,
     "disk": _disk,
