@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,8 +53,7 @@ if what == "crashes":
     os.kill(os.getpid(), signal.SIGSEGV)
 if what == "starves":
     os.kill(os.getpid(), signal.SIGKILL)
-parent = os.getppid()
-while what == "hangs" and os.getppid() == parent:
+while what == "hangs" and os.getppid() == int(os.environ["WSI_IHC_SUPERVISED"]):
     time.sleep(0.1)
 if what in ("damaged", "missing"):
     sys.exit(print(f"wsi-ihc: {slide}: cannot be read", flush=True) or 3)
@@ -514,6 +514,8 @@ def test_a_batch_that_ends_leaves_everything_to_be_continued(number: signal.Sign
     _wait(lambda: (record := Records(out).read("b_ihc")) is not None and record.state == "running")
     batch.send_signal(number)
     code = batch.wait(30)
+    if sys.platform == "linux":
+        _wait(lambda: not _working_in(tmp_path))  # no child is left behind, however the batch ends
     record = Records(out).read("b_ihc")
     assert record is not None
     if number == signal.SIGKILL:
@@ -529,6 +531,16 @@ def test_a_batch_that_ends_leaves_everything_to_be_continued(number: signal.Sign
     results = work(entries, out)
     assert {record.state for record in results.values()} == {"done"}
     assert results["a_ihc"].attempts == 1
+
+
+def _working_in(folder: Path) -> list[int]:
+    """The processes whose command line names something in ``folder``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if os.fsencode(folder) in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -172,3 +172,32 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+POOL = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from wsi_ihc.machine.child import end_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=end_with_parent)
+    print(*{pool.submit(os.getpid).result() for _ in range(8)}, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_processes_of_a_pool_end_with_their_parent(tmp_path: Path) -> None:
+    """Those that measure images wait for work on a pipe that nobody closes."""
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert workers
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while any(map(_runs, workers)):
+        assert time.monotonic() < deadline, "a process outlived its parent"
+        time.sleep(0.02)

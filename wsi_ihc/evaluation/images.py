@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, DeviceError
 from wsi_ihc.evaluation.recipes import Recipe
+from wsi_ihc.machine.child import end_with_parent
 from wsi_ihc.measures import fidelity, stain
 from wsi_ihc.pairs.folders import Pair, read_image, read_pair
 
@@ -125,6 +126,11 @@ def measure_images(
     return measured
 
 
+def _begin() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
+
+
 def _results(tasks: Sequence[Task], recipes: tuple[Recipe, ...], workers: int) -> Iterator[ImageMeasures]:
     if workers <= 1 or len(tasks) <= _FEW:
         yield from (measure_image(task, recipes) for task in tasks)
@@ -132,7 +138,7 @@ def _results(tasks: Sequence[Task], recipes: tuple[Recipe, ...], workers: int) -
     # Processes are spawned, not forked: the parent may hold torch's threads.
     context = multiprocessing.get_context("spawn")
     chunk = max(1, min(8, math.ceil(len(tasks) / workers / 4)))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
     try:
         yield from pool.map(measure_image, tasks, [recipes] * len(tasks), chunksize=chunk)
     except BrokenProcessPool:
