@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check lint types layers tools clean help
+.PHONY: demo test check lint types layers docs tools clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort
@@ -19,7 +19,7 @@ demo: $(VENV)/ready  ## convert the sample slide
 test: $(VENV)/ready  ## run the tests
 	$(BIN)/pytest
 
-check: lint types layers test  ## everything that continuous integration runs
+check: lint types layers docs test  ## everything that continuous integration runs
 
 lint: $(VENV)/ready  ## style and spelling
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ types: $(VENV)/ready  ## static types, strict
 layers: $(VENV)/ready  ## the layers of docs/design.md
 	$(BIN)/lint-imports
 
+docs: $(VENV)/ready  ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 tools:           ## what some tests need beside Python: Java for Bio-Formats
 	scripts/install_test_tools.sh
 
@@ -43,4 +46,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:           ## remove the environment and everything made here
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) demo build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,15 +1,18 @@
-"""Writes docs/cli.md and docs/settings.md from the code itself, so that they are never wrong.
+"""Writes docs/cli.md, docs/settings.md and docs/training_settings.md from the code, so that they are always true.
 
 python scripts/write_cli_reference.py [--check]
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from wsi_ihc.cli import cli
 
@@ -36,12 +39,16 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 Every setting has a name, `section.key`, for `--set` and for the YAML of `--config`: [settings.md](settings.md).
 """
 
-SETTINGS_HEADER = """# Settings of a conversion
+SETTINGS_HEADER = """# {title}
 
-Made from `wsi_ihc/config.py` by `python scripts/write_cli_reference.py`.
+Made from `{module}` by `python scripts/write_cli_reference.py`. Give a setting by its key: `--set KEY=VALUE`, or in
+the YAML file, where the parts of the key are nested.
 
-| key | default | what it is, and why |
+| key | default | meaning |
 |---|---|---|"""
+
+NAMED = "NAME"
+"""Stands in a key for the name that the user gives to a section."""
 
 
 def reference() -> str:
@@ -59,22 +66,52 @@ def _pages(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
 
 
-def settings_reference() -> str:
-    """A table of every setting of a conversion: key, default, why."""
+def conversion_settings() -> str:
+    """A table of every setting of a conversion: key, default, meaning."""
     from wsi_ihc.config import ConversionSettings
 
-    lines = [SETTINGS_HEADER]
-    for section, holder in ConversionSettings.model_fields.items():
-        for key, field in type(holder.default).model_fields.items():
-            text = " ".join((field.description or "").split())
-            lines.append(f"| `{section}.{key}` | `{field.default}` | {text} |")
-    return "\n".join([*lines, ""])
+    return _settings_page("Settings of a conversion", "wsi_ihc/config.py", ConversionSettings)
+
+
+def training_settings() -> str:
+    """A table of every setting of a training: key, default, meaning."""
+    from wsi_ihc.training.config import TrainingSettings
+
+    return _settings_page("Settings of a training", "wsi_ihc/training/config.py", TrainingSettings)
+
+
+def _settings_page(title: str, module: str, model: type[BaseModel]) -> str:
+    return "\n".join([SETTINGS_HEADER.format(title=title, module=module), *_rows(model, ""), ""])
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        key = f"{prefix}{name}"
+        if isinstance(default, BaseModel):
+            yield from _rows(type(default), f"{key}.")
+        elif isinstance(default, dict):
+            yield from _rows(type(next(iter(default.values()))), f"{key}.{NAMED}.")
+        else:
+            meaning = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+            yield f"| `{key}` | {_shown(default, field)} | {meaning} |"
+
+
+def _shown(default: object, field: FieldInfo) -> str:
+    """A default as YAML writes it; a dash where there is none, or none that is needed."""
+    if field.is_required() or default is None or default == "":
+        return "–"
+    return f"`{json.dumps(default, ensure_ascii=False)}`".replace('`"', "`").replace('"`', "`")
 
 
 def main() -> int:
-    """Writes both pages; with ``--check`` only says whether they are up to date."""
+    """Writes the pages; with ``--check`` only says whether they are up to date."""
     docs = Path(__file__).parents[1] / "docs"
-    pages = {docs / "cli.md": reference(), docs / "settings.md": settings_reference()}
+    pages = {
+        docs / "cli.md": reference(),
+        docs / "settings.md": conversion_settings(),
+        docs / "training_settings.md": training_settings(),
+    }
     if "--check" in sys.argv[1:]:
         return int(any(page.read_text(encoding="utf-8") != text for page, text in pages.items()))
     for page, text in pages.items():

@@ -30,6 +30,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_the_site_builds(tmp_path: Path) -> None:
+    """Strictly: every page is in the navigation, every link and anchor leads somewhere."""
+    pytest.importorskip("material", reason="mkdocs-material is not installed (group docs)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href)="https?://(?!squidfunk)[^"]*"', page) == [], "nothing is loaded from elsewhere"
+
+
 def test_every_configuration_is_named_in_the_documentation() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [file.name for file in (ROOT / "configs").glob("*.yaml") if file.stem not in text] == []

@@ -499,8 +499,8 @@ def test_every_configuration_loads(file: Path) -> None:
 
 
 def test_the_documentation_names_every_setting() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "training_settings.md").read_text(encoding="utf-8")
     for section, field in TrainingSettings.model_fields.items():
         inner = getattr(field.annotation, "model_fields", {})
         for name in inner:
-            assert f"`{section}.{name}" in text, f"docs/training.md does not name {section}.{name}"
+            assert f"`{section}.{name}" in text, f"docs/training_settings.md does not name {section}.{name}"
