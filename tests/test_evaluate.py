@@ -19,10 +19,16 @@ from skimage.metrics import peak_signal_noise_ratio
 from wsi_ihc.cli import _run as run_command
 from wsi_ihc.errors import DataSetError, GeneratorError
 from wsi_ihc.evaluation.evaluate import load_test_set
-from wsi_ihc.evaluation.generated import find_bundle, from_generator, from_predictions
+from wsi_ihc.evaluation.generated import (
+    find_bundle,
+    from_generator,
+    from_predictions,
+    stain_whole,
+    whole_image_stainer,
+)
 from wsi_ihc.evaluation.images import measure_images
 from wsi_ihc.evaluation.report import read_report
-from wsi_ihc.generators import Architecture, GeneratorCard, build_network, initialise, save_bundle
+from wsi_ihc.generators import Architecture, GeneratorCard, build_network, initialise, load_generator, save_bundle
 from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
 
 LEVELS = ("0", "1+", "2+", "3+")
@@ -277,3 +283,16 @@ def test_the_test_split_is_the_default(bci: Path) -> None:
     assert load_test_set(bci / "HE" / "test", bci / "IHC" / "test").data["split"] is None
     with pytest.raises(DataSetError, match="no partner"):
         load_test_set(bci / "HE" / "test", bci / "IHC" / "train")
+
+
+@pytest.mark.usefixtures("every_processor")
+@pytest.mark.parametrize(
+    ("precision", "norm"), [("float32", "instance"), ("bfloat16", "instance"), ("float32", "batch")]
+)
+def test_torch_judges_what_crashes_openvino(tiny_bundles: dict[str, Path], precision: str, norm: str) -> None:
+    """On every processor: InstanceNorm is not folded here, and float32 is what is asked for unless a user says else."""
+    bundle = load_generator(str(tiny_bundles[f"resnet-{norm}"]))
+    stainer, normalisation = whole_image_stainer(bundle, device="cpu", precision=precision)
+    assert stainer.describe()["backend"] == "torch"
+    assert normalisation == ("whole image" if norm == "instance" else "running")
+    assert stain_whole(stainer, stainer.align_px, np.full((30, 34, 3), 200, np.uint8)).shape == (30, 34, 3)
