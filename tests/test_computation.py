@@ -25,7 +25,8 @@ def test_a_gpu_tells_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 8))
-    assert Computation.here(ComputeSettings(), "folded") == Computation("cuda", "float16", "torch", 7)
+    threads = torch.get_num_threads()
+    assert Computation.here(ComputeSettings(), "folded") == Computation("cuda", "float16", "torch", 7, threads)
     cpu = Computation.here(ComputeSettings(device="cpu", precision="float32"), "folded")
     assert (cpu.device, cpu.precision, cpu.free_bytes) == ("cpu", "float32", None)
 

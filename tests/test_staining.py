@@ -1,11 +1,35 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsi_ihc.conversion.staining import fade_to_glass
+from wsi_ihc.conversion.staining import fade_to_glass, use_threads
 from wsi_ihc.pyramid.codecs import WHITE, Colour
+
+
+@pytest.fixture
+def _torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_torch_threads")
+def test_every_calling_thread_computes_on_the_same_number_of_threads() -> None:
+    """Kernels, and so the order of sums, follow this number: a worker's own would show in the last bit."""
+
+    def seen(count: int) -> int:
+        use_threads(count)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        assert [pool.submit(seen, count).result() for count in (3, 1) for pool in (first, second)] == [3, 3, 1, 1]
+
 
 pixels = arrays(np.uint8, (5, 4, 3))
 

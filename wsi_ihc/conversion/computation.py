@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from wsi_ihc.config import ComputeSettings
 from wsi_ihc.conversion.cluster import cluster_at
 from wsi_ihc.generators.device import Graph, choose_backend, choose_device, choose_dtype
+from wsi_ihc.machine.processors import cores
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Computation:
     backend: str
     free_bytes: int | None
     """Memory that is free on the GPU; None on a CPU."""
+    threads: int = 1
+    """Threads of the arithmetic on a CPU. Libraries choose kernels, and so the order of sums, by this number: it is
+    the same in every worker, or the last bit of a pixel would depend on who stained it."""
 
     @classmethod
     def here(cls, compute: ComputeSettings, graph: Graph) -> Computation:
@@ -34,7 +38,7 @@ class Computation:
         dtype = choose_dtype(compute.precision, device)
         backend = choose_backend(compute.backend, device, dtype, graph)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        return cls(device.type, str(dtype).removeprefix("torch."), backend, free)
+        return cls(device.type, str(dtype).removeprefix("torch."), backend, free, torch.get_num_threads())
 
     @classmethod
     def at_work(cls, compute: ComputeSettings, graph: Graph) -> Computation:
@@ -46,7 +50,7 @@ class Computation:
         if compute.scheduler is None:
             return cls.here(compute, graph)
         with cluster_at(compute.scheduler) as cluster:
-            return next(cluster.run(partial(cls.here, graph=graph), [compute]))
+            return next(cluster.run(partial(_on_a_worker, graph=graph), [compute]))
 
     @property
     def recorded(self) -> dict[str, str]:
@@ -57,3 +61,8 @@ class Computation:
         """The same settings without ``auto``: a worker that cannot do the same is to say so, not to do otherwise."""
         device = self.device if compute.device == "auto" else compute.device
         return compute.model_copy(update=self.recorded | {"device": device})
+
+
+def _on_a_worker(compute: ComputeSettings, graph: Graph) -> Computation:
+    # dask starts its workers with OMP_NUM_THREADS=1, which would leave most of a machine idle.
+    return replace(Computation.here(compute, graph), threads=cores())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from wsi_ihc.slides.files import source_digest
 from wsi_ihc.tissue import TissueMask, find_tissue
 
 logger = logging.getLogger(__name__)
+
+_LARGEST_KEPT = 1 << 16
+"""No batch and no machine is larger; a number above comes from a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def prepare(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
     )
     anywhere = _anywhere(settings, computation)
-    job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path)
+    threads = _kept_number(store, "threads", lambda: computation.threads)
+    job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path, threads)
     glass = store.layout.glass
     provenance = _provenance(source, view, bundle.card, settings, job, mode, glass, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
@@ -255,12 +260,19 @@ def _kept_batch_size(
     """The batch size of the settings, or for ``auto`` what fits; the choice of an earlier run stays."""
     if settings.compute.batch_size != "auto":
         return settings.compute.batch_size
-    kept = store.load_json("batch_size")
-    if kept is None:
-        # On a processor a batch gains 2 to 5 %, and a larger window more for the same memory.
-        kept = 1 if computation.device == "cpu" else budget.batch(window_px)
-        store.save_json("batch_size", kept)
-    return int(kept)
+    # On a processor a batch gains 2 to 5 %, and a larger window more for the same memory.
+    fits = partial(budget.batch, window_px) if computation.device != "cpu" else lambda: 1
+    return _kept_number(store, "batch_size", fits)
+
+
+def _kept_number(store: TileStore, name: str, choose: Callable[[], int]) -> int:
+    """The number that an earlier run of this store chose, else a new choice, which is kept."""
+    kept = store.load_json(name)
+    if type(kept) is int and 0 < kept <= _LARGEST_KEPT:
+        return kept
+    chosen = choose()
+    store.save_json(name, chosen)
+    return chosen
 
 
 def _provenance(

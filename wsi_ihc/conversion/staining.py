@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsi_ihc.config import ConversionSettings
@@ -39,6 +40,8 @@ class StainingJob:
     mask: TissueMask
     statistics: NormStatistics | None
     store: Path
+    threads: int
+    """Threads of the arithmetic on a CPU, the same in every worker."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Staining:
     mask: TissueMask
     stainer: Stainer
     store: TileStore
+    threads: int
     memory: PixelMemory = field(default_factory=PixelMemory)
 
     @classmethod
@@ -72,7 +76,8 @@ class Staining:
         view = SlideView.at(
             open_slide(job.source, job.settings.slide), job.mpp, tolerance=job.settings.resolution.tolerance
         )
-        return cls(job.grid, view, job.mask, load_stainer(job.settings, job.statistics), TileStore.attach(job.store))
+        stainer, store = load_stainer(job.settings, job.statistics), TileStore.attach(job.store)
+        return cls(job.grid, view, job.mask, stainer, store, job.threads)
 
     def close(self) -> None:
         self.view.slide.close()
@@ -85,6 +90,7 @@ class Staining:
         # A batch of one, the rule on a processor, need not be copied together.
         windows = np.stack(read_windows) if len(tiles) > 1 else read_windows[0][None]
         read = time.perf_counter()
+        use_threads(self.threads)
         stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
         done = time.perf_counter()
         glass = self.store.layout.glass
@@ -118,6 +124,12 @@ def fade_to_glass(
         cv2.multiply(apart, share, dst=apart, dtype=cv2.CV_16S)
         cv2.add(apart, colour, dst=faded[rows], dtype=cv2.CV_8U)  # type: ignore[call-overload]
     return faded
+
+
+def use_threads(count: int) -> None:
+    """Makes torch compute on ``count`` threads when this thread calls it: every calling thread has its own number."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def load_stainer(settings: ConversionSettings, statistics: NormStatistics | None) -> Stainer:
