@@ -44,8 +44,10 @@ def test_what_auto_means_depends_on_the_processor_and_on_the_graph(monkeypatch: 
     ):  # fmt: skip
         processor = Processor(PROCESSORS[name], openvino=True)
         monkeypatch.setattr(device_module, "this_processor", lambda found=processor: found)
-        assert Computation.here(auto, "folded") == Computation("cpu", precision, backend, None)
-        assert Computation.here(auto, "by_window") == Computation("cpu", precision, "torch", None)
+        assert Computation.here(auto, "folded") == Computation("cpu", precision, backend, None, torch.get_num_threads())
+        assert Computation.here(auto, "by_window") == Computation(
+            "cpu", precision, "torch", None, torch.get_num_threads()
+        )
         exact = auto.model_copy(update={"precision": "float32"})
         assert Computation.here(exact, "folded").backend == "torch"
         with pytest.raises(DeviceError, match="not folded"):
