@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsi_ihc.evaluation.recipes import measure_named
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
 
 CURVE_MEASURES = ("psnr", "texture_kernel_x1000", "dab_r", "spread_ratio")
@@ -93,9 +93,9 @@ def _line(
 
 
 def draw_strips(scale: Scale, results: Path, target: Path, side: int = STRIP_PX) -> None:
-    """The first test field of each level at 1:1: H&E, real, then every system (first seed), aligned and misaligned."""
+    """The first test field of each score at 1:1: H&E, real, then every system (first seed), aligned and misaligned."""
     pairs = find_pairs(results / "data" / "aligned", "test")
-    chosen = [next(pair for pair in pairs if pair.level == level) for level in HER2_LEVELS]
+    chosen = [next(pair for pair in pairs if pair.score == score) for score in HER2_SCORES]
     side = min(side, scale.field_px)
     trials = [system_trials(system, variant, scale, 1)[0] for variant in VARIANTS for system in SYSTEMS]
     rows = []

@@ -24,7 +24,7 @@ from loss_trials import (
 
 from wsi_ihc.evaluation.recipes import Measure, measure_named
 from wsi_ihc.evaluation.report import Report, read_report
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.training.export import describe_losses
 
 BEGIN, END = "<!-- results: written by benchmarks/compare_losses.py --report -->", "<!-- end of results -->"
@@ -33,7 +33,7 @@ MEASURES = (
     "psnr", "ssim", "texture_frechet", "texture_kernel_x1000", "dab_r", "dab_r_within", "dab_error",
     "histogram_divergence", "iod_difference", "order_violations", "brown_dice", "haematoxylin_ssim", "spread_ratio",
 )  # fmt: skip
-LEVEL_MEASURES = (
+SCORE_MEASURES = (
     "psnr",
     "ssim",
     "texture_kernel_x1000",
@@ -83,7 +83,7 @@ def _lines(scale: Scale, results: Path, seeds: int) -> Iterator[str]:
         yield from (f"### {setting.title}", "")
         yield from _overall(setting, own, results)
         yield from _differences(own)
-        yield from _levels(own)
+        yield from _scores(own)
     yield from _sweeps(scale, results)
     yield from _trainings(scale, results, seeds)
 
@@ -91,7 +91,7 @@ def _lines(scale: Scale, results: Path, seeds: int) -> Iterator[str]:
 def _set_up(scale: Scale, results: Path, seeds: int) -> Iterator[str]:
     done = {s: len(trial_reports(system_trials(s, v, scale, seeds), results, v)) for s in SYSTEMS for v in VARIANTS}
     yield (
-        f"{scale.train_fields} training and {scale.test_fields} test fields of {scale.field_px} px, levels in turn. "
+        f"{scale.train_fields} training and {scale.test_fields} test fields of {scale.field_px} px, scores in turn. "
         f"Generator: resnet, {scale.blocks} blocks, {scale.channels} channels; discriminator: 70x70 PatchGAN, "
         f"{scale.discriminator_channels} channels. {scale.steps} steps of {scale.batch} crops of {scale.crop_px} px; "
         f"Adam {scale.learning_rate:g} and {scale.discriminator_learning_rate:g}, falling over the second half; judged "
@@ -167,14 +167,14 @@ def _differences(own: dict[System, list[Report]]) -> Iterator[str]:
     yield ""
 
 
-def _levels(own: dict[System, list[Report]]) -> Iterator[str]:
-    measures = [measure_named(key) for key in LEVEL_MEASURES]
-    yield from ("<details><summary>By HER2 level</summary>", "")
-    yield _row(["level", "", *(f"{measure.title} {_ARROWS[measure.better]}" for measure in measures)])
+def _scores(own: dict[System, list[Report]]) -> Iterator[str]:
+    measures = [measure_named(key) for key in SCORE_MEASURES]
+    yield from ("<details><summary>By HER2 score</summary>", "")
+    yield _row(["score", "", *(f"{measure.title} {_ARROWS[measure.better]}" for measure in measures)])
     yield _row(["---"] * (2 + len(measures)))
-    for level in HER2_LEVELS:
+    for score in HER2_SCORES:
         for system, reports in own.items():
-            yield _row([level, system, *(_cell(reports, measure, level) for measure in measures)])
+            yield _row([score, system, *(_cell(reports, measure, score) for measure in measures)])
     yield from ("", "</details>", "")
 
 
@@ -226,7 +226,7 @@ def _real_lines(file: Path) -> Iterator[str]:
         return
     found = json.loads(file.read_text(encoding="utf-8"))
     yield from ("### Real pixels", "", found["set_up"], "")
-    yield _row(["", "L1 on held-out pairs, grey levels of 255"])
+    yield _row(["", "L1 on held-out pairs, grey scores of 255"])
     yield _row(["---"] * 2)
     for name, (value, low, high) in found["l1"].items():
         yield _row([name, f"{value:.1f} [{low:.1f}, {high:.1f}]"])

@@ -15,7 +15,7 @@ from scipy import stats
 from wsi_ihc.evaluation.recipes import Measure
 from wsi_ihc.evaluation.report import Report, read_report
 from wsi_ihc.evaluation.summary import set_statistics
-from wsi_ihc.measures.bootstrap import LEVEL, Estimate, mean_estimate, set_estimate
+from wsi_ihc.measures.bootstrap import CONFIDENCE, Estimate, mean_estimate, set_estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +102,17 @@ def difference(measure: Measure, first: Sequence[Report], second: Sequence[Repor
         )
         by_seed = np.nanmean(gains, axis=1)
         images = mean_estimate(gains.mean(axis=0), seed=0)
-    elif measure.key in set_statistics(first[0].columns, first[0].levels):
+    elif measure.key in set_statistics(first[0].columns, first[0].scores):
         images = set_estimate(lambda drawn: float(np.mean([_gain(measure, a, b, drawn) for a, b in pairs])),
-                              len(first[0].levels), seed=0)  # fmt: skip
+                              len(first[0].scores), seed=0)  # fmt: skip
     value = float(by_seed.mean())
     if math.isnan(value):
         return None
     seeds: tuple[float, float] | None = None
     if by_seed.size > 1:
-        margin = float(stats.t.ppf((1 + LEVEL) / 2, by_seed.size - 1) * by_seed.std(ddof=1) / math.sqrt(by_seed.size))
+        margin = float(
+            stats.t.ppf((1 + CONFIDENCE) / 2, by_seed.size - 1) * by_seed.std(ddof=1) / math.sqrt(by_seed.size)
+        )
         seeds = (value - margin, value + margin)
     return Difference(value, (images.low, images.high) if images else None, seeds)
 
@@ -121,7 +123,7 @@ def _gain_of_set(measure: Measure, a: Report, b: Report) -> float:
 
 
 def _gain(measure: Measure, a: Report, b: Report, drawn: np.ndarray) -> float:
-    return _minus(measure, [set_statistics(report.columns, report.levels)[measure.key](drawn) for report in (a, b)])
+    return _minus(measure, [set_statistics(report.columns, report.scores)[measure.key](drawn) for report in (a, b)])
 
 
 def _minus(measure: Measure, values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 python scripts/contact_sheet.py                            drawn tissue: H&E, generated, truth; docs/her2_demo.jpg
 python scripts/contact_sheet.py --he FOLDER -o sheet.jpg   pictures of your own: H&E, generated
 
-Drawn fields have seeds and looks that no training uses, all four HER2 levels, and are the first of their series with
+Drawn fields have seeds and looks that no training uses, all four HER2 scores, and are the first of their series with
 at least 80 % tissue; nobody has chosen among them.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.evaluation.generated import find_bundle, stain_whole, whole_image_stainer
 from wsi_ihc.generators import load_generator
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.pairs.folders import image_files, read_image
 from wsi_ihc.phantom import Look, draw_field
 from wsi_ihc.training.examples import scaled
@@ -31,7 +31,7 @@ Image = NDArray[np.uint8]
 
 MPP = 0.5
 FIELD_PX, PICTURE_PX = 256, 512
-FIELDS_A_LEVEL = 2
+FIELDS_A_SCORE = 2
 FIRST_SEED = 90_000_000
 """Far above the seeds of configurations that train."""
 MIN_TISSUE = 0.8
@@ -46,17 +46,17 @@ class Row(NamedTuple):
 
 
 def drawn_fields(stain: Callable[[Image], Image]) -> Iterator[Row]:
-    """Level by level, each field under a look of its own."""
+    """Score by score, each field under a look of its own."""
     seeds = count(FIRST_SEED)
-    for level in HER2_LEVELS:
-        for _ in range(FIELDS_A_LEVEL):
+    for score in HER2_SCORES:
+        for _ in range(FIELDS_A_SCORE):
             seed, (he, ihc) = next(
                 (seed, field)
                 for seed in seeds
-                for field in [draw_field(seed, level, FIELD_PX, MPP, Look.random(seed))]
+                for field in [draw_field(seed, score, FIELD_PX, MPP, Look.random(seed))]
                 if _tissue(field.he) >= MIN_TISSUE
             )
-            yield Row(f"HER2 {level}, field {seed}: H&E, generated, truth", [he, stain(he), ihc])
+            yield Row(f"HER2 {score}, field {seed}: H&E, generated, truth", [he, stain(he), ihc])
 
 
 def _tissue(he: Image) -> float:
@@ -120,7 +120,7 @@ def main() -> None:
         if not rows:
             parser.error(f"{arguments.he}: no pictures")
     else:
-        rows, columns = list(drawn_fields(stain)), FIELDS_A_LEVEL
+        rows, columns = list(drawn_fields(stain)), FIELDS_A_SCORE
     picture = sheet(rows, columns)
     cv2.imwrite(str(arguments.output), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 

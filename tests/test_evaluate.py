@@ -31,7 +31,7 @@ from wsi_ihc.evaluation.report import read_report
 from wsi_ihc.generators import Architecture, GeneratorCard, build_network, initialise, load_generator, save_bundle
 from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
 
-LEVELS = ("0", "1+", "2+", "3+")
+SCORES = ("0", "1+", "2+", "3+")
 SIDE = 40
 
 
@@ -50,10 +50,10 @@ def _field(seed: int, dab: float) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def bci(tmp_path: Path) -> Path:
-    """Three pairs of each HER2 level; the stain grows with the level."""
+    """Three pairs of each HER2 score; the stain grows with the score."""
     root = tmp_path / "BCI"
     for index in range(12):
-        name = f"{index:05d}_test_{LEVELS[index % 4]}.png"
+        name = f"{index:05d}_test_{SCORES[index % 4]}.png"
         _save(root / "HE" / "test" / name, _field(index, 0.1))
         _save(root / "IHC" / "test" / name, _field(index, 0.1 + 0.3 * (index % 4)))
     return root
@@ -83,7 +83,7 @@ def test_a_report_from_predictions(bci: Path, predict: Callable[..., Path], tmp_
 
     content = json.loads((out / "report.json").read_text())
     figures = {(figure["measure"], figure["group"]): figure for figure in content["figures"]}
-    assert {group for _, group in figures} == {"all", *LEVELS}
+    assert {group for _, group in figures} == {"all", *SCORES}
     expected = [peak_signal_noise_ratio(real, _blurred(real)) for _, real in map(read_pair, find_pairs(bci))]
     psnr = figures["psnr", "all"]["estimate"]
     assert psnr["value"] == pytest.approx(np.mean(expected))
@@ -98,7 +98,7 @@ def test_a_report_from_predictions(bci: Path, predict: Callable[..., Path], tmp_
 
     with (out / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["level"] for row in rows[:4]] == list(LEVELS)
+    assert [row["score"] for row in rows[:4]] == list(SCORES)
     assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(np.mean(expected))
 
 
@@ -117,6 +117,7 @@ def test_the_page_needs_no_other_file(bci: Path, predict: Callable[..., Path], t
 def test_perfect_images_are_written_as_valid_json(bci: Path, predict: Callable[..., Path], tmp_path: Path) -> None:
     same, out = predict("same", lambda image: image), tmp_path / "report"
     assert _run("--predictions", same, "--data", bci, "-o", out, "--recipe", "bci", "--workers", "1") == 0
+    (out / "images.csv").write_text((out / "images.csv").read_text().replace("name,score", "name,level"))  # as 0.1 did
     report = read_report(out)
     assert report.figure("psnr").estimate.value == np.inf  # type: ignore[union-attr]
     assert report.figure("ssim").estimate.value == pytest.approx(1)  # type: ignore[union-attr]

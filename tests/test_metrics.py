@@ -131,7 +131,7 @@ def test_order_violations_against_all_pairs() -> None:
     assert math.isnan(order_violations(strength, np.zeros(40, np.int64)))
 
 
-def test_correlation_within_levels_ignores_the_level() -> None:
+def test_correlation_within_scores_ignores_the_score() -> None:
     ranks = np.repeat([0, 1, 2], 20)
     noise = np.random.default_rng(0).normal(size=(2, 60))
     x, y = ranks + 0.1 * noise[0], ranks + 0.1 * noise[1]

@@ -1,4 +1,4 @@
-"""Pairs on disk: every layout, levels from names, and one line for everything that can be wrong."""
+"""Pairs on disk: every layout, scores from names, and one line for everything that can be wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.pairs.folders import find_pairs, her2_level, image_files, pair_folders, read_image, read_pair, scan_pairs
+from wsi_ihc.pairs.folders import find_pairs, her2_score, image_files, pair_folders, read_image, read_pair, scan_pairs
 
 
 def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Path:
@@ -20,7 +20,7 @@ def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "level"),
+    ("name", "score"),
     [
         ("00012_test_3+.png", "3+"),
         ("00001_train_0.png", "0"),
@@ -32,16 +32,16 @@ def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Pat
         ("13+7.png", None),
     ],
 )
-def test_level_is_read_from_names_that_state_it(name: str, level: str | None) -> None:
-    assert her2_level(name) == level
+def test_level_is_read_from_names_that_state_it(name: str, score: str | None) -> None:
+    assert her2_score(name) == score
 
 
 def test_bci_layout_keeps_splits_apart(tmp_path: Path) -> None:
-    for split, level in (("train", "0"), ("test", "2+")):
+    for split, score in (("train", "0"), ("test", "2+")):
         for stain in ("HE", "IHC"):
-            _save(tmp_path / stain / split / f"00001_{split}_{level}.png")
+            _save(tmp_path / stain / split / f"00001_{split}_{score}.png")
     (test,) = find_pairs(tmp_path, "test")
-    assert (test.level, test.split, test.layout) == ("2+", "test", "folders")
+    assert (test.score, test.split, test.layout) == ("2+", "test", "folders")
     assert [pair.split for pair in find_pairs(tmp_path)] == ["train", "test"]
 
 
@@ -74,7 +74,7 @@ def test_side_by_side_splits_in_halves(tmp_path: Path) -> None:
     Image.fromarray(both).save(tmp_path / "test" / "a_test_1+.png")
     (pair,) = find_pairs(tmp_path, "test")
     he, ihc = read_pair(pair)
-    assert (pair.layout, pair.level, he.max(), ihc.min(), ihc.shape) == ("side_by_side", "1+", 0, 200, (8, 8, 3))
+    assert (pair.layout, pair.score, he.max(), ihc.min(), ihc.shape) == ("side_by_side", "1+", 0, 200, (8, 8, 3))
 
 
 def test_a_missing_partner_is_named_or_listed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_ihc.cli import main
 from wsi_ihc.cli.phantom import phantom
 from wsi_ihc.errors import OutputError, SettingsError
-from wsi_ihc.phantom import HER2_LEVELS, Field, Look, draw_field, draw_pairs, draw_phantom, pyramid
+from wsi_ihc.phantom import HER2_SCORES, Field, Look, draw_field, draw_pairs, draw_phantom, pyramid
 from wsi_ihc.phantom.cells import TUMOUR, place_cells
 from wsi_ihc.phantom.field import BLOCK_PX, draw_block
 from wsi_ihc.phantom.noise import Grid, smooth, uniform
@@ -66,8 +66,8 @@ def dab(her2: str, seed: int = SEED) -> tuple[NDArray[np.float32], NDArray[np.fl
     return stains.dab, stains.haematoxylin
 
 
-def test_levels_stain_in_the_order_of_the_score() -> None:
-    strongest = [np.quantile(dab(level)[0], 0.99) for level in HER2_LEVELS]
+def test_scores_stain_in_their_order() -> None:
+    strongest = [np.quantile(dab(score)[0], 0.99) for score in HER2_SCORES]
     assert strongest[0] < 0.1
     assert all(weak * 1.5 < strong for weak, strong in itertools.pairwise(strongest))
 
@@ -93,9 +93,9 @@ def tumour_cells(section: Section):  # type: ignore[no-untyped-def]
     return place_cells(section, maps, Grid(-15, -15, 0.5, 572, 572)).of(TUMOUR)
 
 
-def test_h_and_e_tells_something_of_the_level() -> None:
+def test_h_and_e_tells_something_of_the_score() -> None:
     """Tumour cells grow, and eosin deepens, from 0 to 3+: the same seed draws the same architecture."""
-    negative, positive = (tumour_cells(Section(SEED, level)) for level in ("0", "3+"))
+    negative, positive = (tumour_cells(Section(SEED, score)) for score in ("0", "3+"))
     assert len(negative) > 100
     assert np.median(positive.radius) > 1.05 * np.median(negative.radius)
     assert np.std(positive.radius) > np.std(negative.radius)
@@ -218,7 +218,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         ({"size": Size(0, 5)}, "size 5x0 px"),
         ({"mpp": 100.0}, "pixel size 100.0 um"),
         ({"mpp": float("nan")}, "pixel size nan"),
-        ({"her2": "4+"}, "HER2 level '4\\+'"),
+        ({"her2": "4+"}, "HER2 score '4\\+'"),
         ({"share": 0.0}, "share of tissue"),
         ({"seed": -1}, "seed -1"),
     ],

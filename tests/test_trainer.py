@@ -128,7 +128,7 @@ def test_the_log_has_values_shares_and_what_tells_of_collapse(tmp_path: Path) ->
 def test_it_learns(tmp_path: Path) -> None:
     """Four fields without brown, L1 alone: it must fall far in fifty steps."""
     settings = tiny(
-        data={"sources": {"phantom": {"layout": "phantom", "count": 4, "size_px": 64, "levels": ["0"]}}},
+        data={"sources": {"phantom": {"layout": "phantom", "count": 4, "size_px": 64, "scores": ["0"]}}},
         network={"dropout": False},
         losses={"adversarial_weight": 0, "variance_weight": 0, "l1_weight": 10},
         optimiser={"learning_rate": 5e-3},

@@ -32,7 +32,7 @@ from wsi_ihc.training.sources import Source, data_digest, find_sources
 class Drawn:
     """An example from memory."""
 
-    level = None
+    score = None
 
     def __init__(self, name: str, he: Image, ihc: Image | None = None) -> None:
         self.name, self.pair, self.reads = name, (he, he if ihc is None else ihc), 0
@@ -68,14 +68,14 @@ def source(*sizes_and_weights: tuple[int, float]) -> list[Source]:
 # Layouts
 
 
-def test_bci_layout_is_read_with_its_levels_and_without_its_test_split(tmp_path: Path) -> None:
+def test_bci_layout_is_read_with_its_scores_and_without_its_test_split(tmp_path: Path) -> None:
     for side in ("HE", "IHC"):
-        for index, level in enumerate(("0", "1+", "2+", "3+")):
+        for index, score in enumerate(("0", "1+", "2+", "3+")):
             for split in ("train", "test"):
-                write(tmp_path / side / split / f"{index:05d}_{split}_{level}.png", noise(index))
+                write(tmp_path / side / split / f"{index:05d}_{split}_{score}.png", noise(index))
     (found,) = find_sources(settings_for(tmp_path, validation_pairs=1))
     examples = [*found.train, *found.validation]
-    assert sorted(example.level or "" for example in examples) == ["0", "1+", "2+", "3+"]
+    assert sorted(example.score or "" for example in examples) == ["0", "1+", "2+", "3+"]
     assert all(example.name.startswith("train/") for example in examples)
     assert len(found.validation) == 1
 
@@ -109,7 +109,7 @@ def test_two_slides_become_windows_of_tissue_at_the_working_resolution(tmp_path:
     found = find_sources(settings_for(tmp_path, sources={"slides": wanted}).model_copy(update={"mpp": 0.5}))[0]
     example = found.train[0]
     assert isinstance(example, SlideExample)
-    assert example.level == "3+"
+    assert example.score == "3+"
     he, ihc = example.read()
     np.testing.assert_array_equal(he, field.he[example.region.slices])
     np.testing.assert_array_equal(ihc, field.ihc[example.region.slices])
@@ -496,6 +496,13 @@ def test_impossible_settings_are_refused_in_one_line() -> None:
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_configuration_loads(file: Path) -> None:
     assert load_training_settings(file).name
+
+
+def test_scores_of_drawn_fields_go_by_their_first_name_too() -> None:
+    """Configurations and runs of 0.1 call them ``levels``."""
+    name = "data.sources.pairs"
+    settings = load_training_settings(None, assignments=(f"{name}.layout=phantom", f'{name}.levels=["3+"]'))
+    assert settings.data.sources["pairs"].scores == ("3+",)
 
 
 def test_the_documentation_names_every_setting() -> None:

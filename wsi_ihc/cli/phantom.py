@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from wsi_ihc.errors import OutputError, SettingsError
-from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 from wsi_ihc.pyramid.geometry import Size
 
 BESIDE = "beside"
@@ -28,7 +28,7 @@ SPARSE = 0.05
 )
 @click.option(
     "--her2",
-    type=click.Choice(HER2_LEVELS),
+    type=click.Choice(HER2_SCORES),
     default="3+",
     show_default=True,
     help="HER2 level of the tumour.",

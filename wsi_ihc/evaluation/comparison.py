@@ -25,7 +25,7 @@ class Judged(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
-    def levels(self) -> tuple[str | None, ...]: ...
+    def scores(self) -> tuple[str | None, ...]: ...
     @property
     def columns(self) -> Mapping[str, NDArray[np.float64]]: ...
 
@@ -53,7 +53,7 @@ class ImageRow:
     """One image and measure: the value of every run, and the name of the best one."""
 
     name: str
-    level: str | None
+    score: str | None
     measure: str
     values: tuple[float, ...]
     best: str
@@ -86,16 +86,16 @@ def compare(reports: Sequence[Judged], seed: int) -> Comparison:
             raise DataSetError(
                 f"{run}: judged against other real images of the same names; evaluate it on the same data"
             )
-    levels = tuple(reports[0].levels[i] for i in indices[0])
+    scores = tuple(reports[0].scores[i] for i in indices[0])
     measures = [m for m in MEASURES if m.per_image and all(m.key in own for own in columns)]
-    rows = tuple(row for m in measures for row in _image_rows(m, runs, names, levels, columns))
+    rows = tuple(row for m in measures for row in _image_rows(m, runs, names, scores, columns))
     best_on = {m.key: {run: sum(r.best == run and r.measure == m.key for r in rows) for run in runs} for m in measures}
     differences = tuple(
         Difference(m.key, run, paired_difference(columns[0][m.key], other[m.key], m.merit, seed))
         for run, other in zip(runs[1:], columns[1:], strict=True)
         for m in measures
     )
-    return Comparison(runs, len(names), differences, _set_differences(runs, levels, columns, seed), best_on, rows)
+    return Comparison(runs, len(names), differences, _set_differences(runs, scores, columns, seed), best_on, rows)
 
 
 def _names_in_common(reports: Sequence[Judged]) -> tuple[str, ...]:
@@ -113,31 +113,31 @@ def _image_rows(
     measure: Measure,
     runs: tuple[str, ...],
     names: tuple[str, ...],
-    levels: tuple[str | None, ...],
+    scores: tuple[str | None, ...],
     columns: Sequence[Mapping[str, NDArray[np.float64]]],
 ) -> list[ImageRow]:
     values = np.stack([own[measure.key] for own in columns], axis=1)
     merit = np.nan_to_num(measure.merit(values), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     rows = []
-    for name, level, own, merits in zip(names, levels, values, merit, strict=True):
+    for name, score, own, merits in zip(names, scores, values, merit, strict=True):
         leaders = np.flatnonzero(merits == merits.max())
         rows.append(
-            ImageRow(name, level, measure.key, tuple(own.tolist()), runs[leaders[0]] if len(leaders) == 1 else TIE)
+            ImageRow(name, score, measure.key, tuple(own.tolist()), runs[leaders[0]] if len(leaders) == 1 else TIE)
         )
     return rows
 
 
 def _set_differences(
     runs: tuple[str, ...],
-    levels: tuple[str | None, ...],
+    scores: tuple[str | None, ...],
     columns: Sequence[Mapping[str, NDArray[np.float64]]],
     seed: int,
 ) -> tuple[SetDifference, ...]:
     if any("dab_top_decile" not in own for own in columns):
         return ()
-    first, *others = (set_statistics(own, levels) for own in columns)
+    first, *others = (set_statistics(own, scores) for own in columns)
     found = [
-        SetDifference(key, run, set_estimate(_minus(first[key], other[key]), len(levels), seed))
+        SetDifference(key, run, set_estimate(_minus(first[key], other[key]), len(scores), seed))
         for run, other in zip(runs[1:], others, strict=True)
         for key in first
     ]

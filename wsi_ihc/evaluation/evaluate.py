@@ -72,8 +72,8 @@ def load_test_set(root: Path, ihc: Path | None = None, split: str | None = None)
     twice = [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]
     if twice:
         raise DataSetError(f"{root}: {twice[0]} occurs in several splits; choose one with --split")
-    levels = Counter(pair.level for pair in pairs if pair.level)
-    data = {"folder": root.name, "split": split, "layout": pairs[0].layout, "levels": dict(sorted(levels.items()))}
+    scores = Counter(pair.score for pair in pairs if pair.score)
+    data = {"folder": root.name, "split": split, "layout": pairs[0].layout, "scores": dict(sorted(scores.items()))}
     return TestSet(tuple(pairs), data)
 
 
@@ -144,7 +144,7 @@ def _report(
     report = Report(
         name=generated.name,
         names=tuple(image.name for image in images),
-        levels=tuple(image.level for image in images),
+        scores=tuple(image.score for image in images),
         recipes=options.recipes,
         figures=tuple(figures),
         columns=columns_of(images),
@@ -160,8 +160,8 @@ def _report(
 
 def _notices(report: Report) -> Iterator[str]:
     """What a reader must know before the first number."""
-    if not any(report.levels):
-        yield "No HER2 levels in the names of the images: figures are overall only."
+    if not any(report.scores):
+        yield "No HER2 scores in the names of the images: figures are overall only."
     spread = report.figure("spread_ratio")
     if spread and spread.estimate.value < COLLAPSED:
         yield (
@@ -179,7 +179,7 @@ def _distances(
     real, made = (_features(space, tasks, read, advance) for read in (_read_real, _read_generated))
     frechet, kernel = ("fid", "kid_x1000") if space.is_inception else ("texture_frechet", "texture_kernel_x1000")
     figures = []
-    for group, members in groups_of([image.level for image in images]).items():
+    for group, members in groups_of([image.score for image in images]).items():
         a, b = real[members], made[members]
         if group == ALL or len(members) > real.shape[1]:
             figures.append(Figure(frechet, group, distribution.frechet_estimate(a, b, seed)))

@@ -40,7 +40,7 @@ class ImageMeasures:
     """What was measured on one image: a value per column of the CSV, and what pooled measures need."""
 
     name: str
-    level: str | None
+    score: str | None
     values: Mapping[str, float]
     histograms: NDArray[np.int64]  # (2, 256): DAB of the real image, of the generated one; empty unless modern
     reduced: NDArray[np.float32]  # (2, 32, 32, 3), in the same order
@@ -71,7 +71,7 @@ def measure_image(task: Task, recipes: tuple[Recipe, ...]) -> ImageMeasures:
         modern, histograms = _measure_stain(he, real, generated)
         values |= {"ms_ssim": fidelity.ms_ssim(real, generated)} | modern
     reduced = np.stack([_reduced(real), _reduced(generated)])
-    return ImageMeasures(task.pair.name, task.pair.level, values, histograms, reduced)
+    return ImageMeasures(task.pair.name, task.pair.score, values, histograms, reduced)
 
 
 def _measure_stain(

@@ -185,12 +185,12 @@ def _best_on(comparison: Comparison) -> list[dict[str, Any]]:
 def _plots(report: Report, images: Sequence[ImageMeasures]) -> list[str]:
     shown = [measure_named(key) for key in _PLOTTED if key in report.columns]
     drawn = [
-        plots.distributions(shown[start : start + 3], report.columns, report.levels)
+        plots.distributions(shown[start : start + 3], report.columns, report.scores)
         for start in range(0, len(shown), 3)
     ]
     if "modern" in report.recipes:
         pooled = np.sum([image.histograms for image in images], axis=0)
-        drawn.append(plots.dab_plots(report.columns, report.levels, pooled))
+        drawn.append(plots.dab_plots(report.columns, report.scores, pooled))
     return drawn
 
 
@@ -216,7 +216,7 @@ def _picture(report: Report, task: Task, index: int) -> dict[str, Any]:
     values = [(measure_named(key), report.columns[key][index]) for key in _PLOTTED if key in report.columns]
     return {
         "name": report.names[index],
-        "level": report.levels[index],
+        "score": report.scores[index],
         "lines": [{"title": measure.title, "value": _number(value, measure.digits)} for measure, value in values],
         "images": [_thumbnail(image) for image in (he, real, read_image(task.generated))],
     }
@@ -237,5 +237,5 @@ def _provenance(report: Report) -> Mapping[str, str]:
     for key, value in report.speed.items():
         lines[key.replace("_", " ").capitalize()] = f"{value:.3g}"
     lines["Bootstrap seed"] = str(report.seed)
-    lines["Groups"] = f"{ALL} images and each HER2 level read from the names"
+    lines["Groups"] = f"{ALL} images and each HER2 score read from the names"
     return lines | dict(report.software.items())

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.evaluation.recipes import Measure
 from wsi_ihc.evaluation.summary import ALL, groups_of
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.measures.stain import HISTOGRAM_BINS, HISTOGRAM_OD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEVEL_COLOURS = {"0": "#8fa3cc", "1+": "#d9b48a", "2+": "#b0743a", "3+": "#5f3010", None: "#6f7787"}
+SCORE_COLOURS = {"0": "#8fa3cc", "1+": "#d9b48a", "2+": "#b0743a", "3+": "#5f3010", None: "#6f7787"}
 _INK, _REAL, _GENERATED = "#2b2f38", "#3b4a8c", "#b0743a"
 
 
@@ -48,10 +48,10 @@ def _svg(figure: Figure) -> str:
 
 
 def distributions(
-    measures: Sequence[Measure], columns: Mapping[str, NDArray[np.float64]], levels: Sequence[str | None]
+    measures: Sequence[Measure], columns: Mapping[str, NDArray[np.float64]], scores: Sequence[str | None]
 ) -> str:
-    """A row of panels, one per measure: every image as a dot, by HER2 level, with quartile boxes."""
-    groups = groups_of(levels)
+    """A row of panels, one per measure: every image as a dot, by HER2 score, with quartile boxes."""
+    groups = groups_of(scores)
     shown = {group: members for group, members in groups.items() if group != ALL} or groups
     figure, axes = _figure(2.6 * len(measures), 2.7, len(measures))
     jitter = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def distributions(
         for place, (group, members) in enumerate(shown.items()):
             values = columns[measure.key][members]
             values = values[np.isfinite(values)]
-            colour = LEVEL_COLOURS.get(group, LEVEL_COLOURS[None])
+            colour = SCORE_COLOURS.get(group, SCORE_COLOURS[None])
             place_of_dots = place + jitter.uniform(-0.28, 0.28, values.size)
             many = values.size > 300  # as an image inside the SVG, which would else weigh megabytes
             axis.plot(place_of_dots, values, ".", color=colour, alpha=0.6, markersize=4, zorder=1, rasterized=many)
@@ -78,17 +78,17 @@ def _box() -> dict[str, Any]:
 
 
 def dab_plots(
-    columns: Mapping[str, NDArray[np.float64]], levels: Sequence[str | None], histograms: NDArray[np.int64]
+    columns: Mapping[str, NDArray[np.float64]], scores: Sequence[str | None], histograms: NDArray[np.int64]
 ) -> str:
     """Top-decile DAB density of generated against real images, and both pooled histograms (2, 256)."""
     figure, (scatter, histogram) = _figure(9.2, 3.4, 2)
     real, made = columns["dab_top_decile_real"], columns["dab_top_decile"]
-    for level in (*HER2_LEVELS, None):
-        members = np.array([own == level for own in levels])
+    for score in (*HER2_SCORES, None):
+        members = np.array([own == score for own in scores])
         if members.any():
-            label: str = level or "no level"
+            label: str = score or "no score"
             scatter.plot(
-                real[members], made[members], "o", color=LEVEL_COLOURS[level], markersize=4, alpha=0.7, label=label
+                real[members], made[members], "o", color=SCORE_COLOURS[score], markersize=4, alpha=0.7, label=label
             )
     ends = [min(real.min(), made.min()), max(real.max(), made.max())]
     scatter.plot(ends, ends, color="#b8bcc6", linewidth=1, zorder=0)

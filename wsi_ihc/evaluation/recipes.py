@@ -65,10 +65,10 @@ MEASURES = (
     Measure("dab_r", "modern", "DAB Pearson r", "higher", 3,
             "Correlation over images of the top-decile DAB density, real with generated.",
             per_image=False),
-    Measure("dab_r_within", "modern", "DAB r within levels", "higher", 3,
-            "The same with each level's mean removed: what is known beyond the level.", per_image=False),
+    Measure("dab_r_within", "modern", "DAB r within scores", "higher", 3,
+            "The same with each score's mean removed: what is known beyond the score.", per_image=False),
     Measure("order_violations", "modern", "Order violations", "lower", 3,
-            "Share of image pairs of two levels where the lower is stained more strongly; 0.5 is chance.",
+            "Share of image pairs of two scores where the lower is stained more strongly; 0.5 is chance.",
             per_image=False),
     Measure("brown_dice_pooled", "modern", "Brown Dice, pooled", "higher", 3,
             "Dice of the brown areas of all images together.", per_image=False),
@@ -98,7 +98,7 @@ BCI_NOTES = (
     "PSNR has range 255; SSIM has a 7 x 7 uniform window and sample covariance, mean over channels. Both are means of "
     "per-image values. Older code passes scikit-image's removed multichannel argument, which fails today.",
     "BCI's sections are consecutive, 10 to 50 px apart: PSNR and SSIM then reward blur, and averaging flips alone "
-    "gains half a decibel. Its HER2 level is that of the slide, not of the patch.",
+    "gains half a decibel. Its HER2 score is that of the slide, not of the patch.",
 )
 
 MODERN_NOTES = (

@@ -30,7 +30,7 @@ class Report:
 
     name: str
     names: tuple[str, ...]
-    levels: tuple[str | None, ...]
+    scores: tuple[str | None, ...]
     recipes: tuple[Recipe, ...]
     figures: tuple[Figure, ...]
     columns: Mapping[str, NDArray[np.float64]]
@@ -57,7 +57,7 @@ def write_report(report: Report, folder: Path, comparison: Comparison | None = N
     content = {"format": _FORMAT, "research_use_only": RESEARCH_USE_ONLY} | asdict(report)
     compared = asdict(comparison) if comparison else None
     content |= {"images": len(report.names), "comparison": compared}
-    for in_the_csv in ("columns", "names", "levels"):
+    for in_the_csv in ("columns", "names", "scores"):
         del content[in_the_csv]
     if compared:
         del compared["images"]  # in comparison.csv
@@ -82,9 +82,9 @@ def read_report(path: Path) -> Report:
         content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError(f"expected format {_FORMAT!r}")
-        names, levels, columns = _read_csv(folder / CSV_NAME)
+        names, scores, columns = _read_csv(folder / CSV_NAME)
         figures = tuple(_figure(entry) for entry in content["figures"])
-        return Report(content["name"], names, levels, tuple(content["recipes"]), figures, columns, content["features"])
+        return Report(content["name"], names, scores, tuple(content["recipes"]), figures, columns, content["features"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataSetError(f"{folder}: not a report of wsi-ihc evaluate ({' '.join(str(error).split())})") from None
 
@@ -114,9 +114,9 @@ def _plain(value: Any) -> Any:
 def _write_csv(path: Path, report: Report) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "level", *report.columns])
-        for index, (name, level) in enumerate(zip(report.names, report.levels, strict=True)):
-            writer.writerow([name, level or "", *(_cell(column[index]) for column in report.columns.values())])
+        writer.writerow(["name", "score", *report.columns])
+        for index, (name, score) in enumerate(zip(report.names, report.scores, strict=True)):
+            writer.writerow([name, score or "", *(_cell(column[index]) for column in report.columns.values())])
 
 
 def _cell(value: float) -> str:
@@ -126,19 +126,21 @@ def _cell(value: float) -> str:
 def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str | None, ...], dict[str, NDArray[np.float64]]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    keys = [key for key in (rows[0] if rows else {}) if key not in ("name", "level")]
+    for row in rows:
+        row.setdefault("score", row.pop("level", ""))  # its name in reports of 0.1
+    keys = [key for key in (rows[0] if rows else {}) if key not in ("name", "score")]
     columns = {key: np.array([float(row[key] or "nan") for row in rows]) for key in keys}
-    return tuple(row["name"] for row in rows), tuple(row["level"] or None for row in rows), columns
+    return tuple(row["name"] for row in rows), tuple(row["score"] or None for row in rows), columns
 
 
 def _write_comparison(path: Path, comparison: Comparison) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "level", "measure", *comparison.runs, "best"])
+        writer.writerow(["name", "score", "measure", *comparison.runs, "best"])
         for row in comparison.images:
-            writer.writerow([row.name, row.level or "", row.measure, *map(_cell, row.values), row.best])
+            writer.writerow([row.name, row.score or "", row.measure, *map(_cell, row.values), row.best])
 
 
 def group_names(figures: Sequence[Figure]) -> list[str]:
-    """Groups in the order in which they were computed: all, then the levels."""
+    """Groups in the order in which they were computed: all, then the scores."""
     return list(dict.fromkeys(figure.group for figure in figures))

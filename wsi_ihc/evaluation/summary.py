@@ -1,4 +1,4 @@
-"""From images to figures: every measure overall and per HER2 level, each with its interval."""
+"""From images to figures: every measure overall and per HER2 score, each with its interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_ihc.evaluation.images import ImageMeasures
 from wsi_ihc.evaluation.recipes import MEASURES, Recipe
 from wsi_ihc.measures.bootstrap import Estimate, Statistic, mean_estimate, set_estimate
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.measures.stain import dice, histogram_divergence
 
 ALL = "all"
@@ -36,25 +36,25 @@ def columns_of(images: Sequence[ImageMeasures]) -> dict[str, NDArray[np.float64]
     return {key: np.array([image.values[key] for image in images]) for key in images[0].values}
 
 
-def groups_of(levels: Sequence[str | None]) -> dict[str, NDArray[np.intp]]:
-    """Indices of all images, and of those of each level that occurs."""
-    groups = {ALL: np.arange(len(levels))}
-    for level in HER2_LEVELS:
-        members = np.array([index for index, own in enumerate(levels) if own == level], np.intp)
+def groups_of(scores: Sequence[str | None]) -> dict[str, NDArray[np.intp]]:
+    """Indices of all images, and of those of each score that occurs."""
+    groups = {ALL: np.arange(len(scores))}
+    for score in HER2_SCORES:
+        members = np.array([index for index, own in enumerate(scores) if own == score], np.intp)
         if members.size:
-            groups[level] = members
+            groups[score] = members
     return groups
 
 
-def level_ranks(levels: Sequence[str | None]) -> NDArray[np.int64]:
-    """0 to 3 for the HER2 levels, -1 where none is known."""
-    return np.array([HER2_LEVELS.index(level) if level in HER2_LEVELS else -1 for level in levels], np.int64)
+def score_ranks(scores: Sequence[str | None]) -> NDArray[np.int64]:
+    """0 to 3 for the HER2 scores, -1 where none is known."""
+    return np.array([HER2_SCORES.index(score) if score in HER2_SCORES else -1 for score in scores], np.int64)
 
 
 def summarise(images: Sequence[ImageMeasures], recipes: tuple[Recipe, ...], seed: int) -> list[Figure]:
     """Every measure that needs no feature network."""
-    columns, levels = columns_of(images), [image.level for image in images]
-    groups = groups_of(levels)
+    columns, scores = columns_of(images), [image.score for image in images]
+    groups = groups_of(scores)
     figures = []
     for measure in MEASURES:
         if measure.per_image and measure.recipe in recipes:
@@ -64,20 +64,20 @@ def summarise(images: Sequence[ImageMeasures], recipes: tuple[Recipe, ...], seed
                     Figure(measure.key, group, mean_estimate(columns[measure.key][members], seed), reference)
                 )
     if "modern" in recipes:
-        figures += _set_figures(images, columns, levels, groups, seed)
+        figures += _set_figures(images, columns, scores, groups, seed)
     return figures
 
 
 def _set_figures(
     images: Sequence[ImageMeasures],
     columns: Columns,
-    levels: Sequence[str | None],
+    scores: Sequence[str | None],
     groups: Mapping[str, NDArray[np.intp]],
     seed: int,
 ) -> list[Figure]:
     histograms = np.stack([image.histograms for image in images])
     spread = spread_statistic(*(np.stack([image.reduced[side] for image in images]) for side in (0, 1)))
-    known = set_statistics(columns, levels)
+    known = set_statistics(columns, scores)
     statistics: dict[str, Statistic] = {
         "dab_r": known["dab_r"],
         "brown_dice_pooled": known["brown_dice_pooled"],
@@ -91,14 +91,14 @@ def _set_figures(
     if len(groups) > 2:
         n = len(images)
         figures.append(Figure("dab_r_within", ALL, set_estimate(known["dab_r_within"], n, seed)))
-        reference = order_violations(columns["dab_top_decile_real"], level_ranks(levels))
+        reference = order_violations(columns["dab_top_decile_real"], score_ranks(scores))
         figures.append(Figure("order_violations", ALL, set_estimate(known["order_violations"], n, seed), reference))
     return figures
 
 
-def set_statistics(columns: Columns, levels: Sequence[str | None]) -> dict[str, Statistic]:
+def set_statistics(columns: Columns, scores: Sequence[str | None]) -> dict[str, Statistic]:
     """The figures of a set that follow from the CSV's columns alone, as functions of image indices."""
-    real, made, ranks = columns["dab_top_decile_real"], columns["dab_top_decile"], level_ranks(levels)
+    real, made, ranks = columns["dab_top_decile_real"], columns["dab_top_decile"], score_ranks(scores)
     brown = np.stack([columns["brown_real_px"], columns["brown_px"], columns["brown_both_px"]], axis=1)
     return {
         "dab_r": lambda i: pearson(real[i], made[i]),
@@ -122,7 +122,7 @@ def pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def pearson_within(x: NDArray[np.float64], y: NDArray[np.float64], ranks: NDArray[np.int64]) -> float:
-    """Correlation after removing each level's mean from both sides; images without a level are left out."""
+    """Correlation after removing each score's mean from both sides; images without a score are left out."""
     known = ranks >= 0
     x, y, ranks = x[known].copy(), y[known].copy(), ranks[known]
     for rank in np.unique(ranks):
@@ -133,14 +133,14 @@ def pearson_within(x: NDArray[np.float64], y: NDArray[np.float64], ranks: NDArra
 
 
 def order_violations(strength: NDArray[np.float64], ranks: NDArray[np.int64]) -> float:
-    """Share of pairs of images of different level in which the lower level is stained more strongly.
+    """Share of pairs of images of different score in which the lower score is stained more strongly.
 
-    Ties count half, so chance is 0.5; one minus this is the concordance (Harrell's C). NaN with a single level.
+    Ties count half, so chance is 0.5; one minus this is the concordance (Harrell's C). NaN with a single score.
     """
-    by_level = [np.sort(strength[ranks == rank]) for rank in np.unique(ranks[ranks >= 0])]
+    by_score = [np.sort(strength[ranks == rank]) for rank in np.unique(ranks[ranks >= 0])]
     violations, pairs = 0.0, 0
-    for index, low in enumerate(by_level):
-        for high in by_level[index + 1 :]:
+    for index, low in enumerate(by_score):
+        for high in by_score[index + 1 :]:
             stronger = low.size - np.searchsorted(low, high, side="right")
             equal = np.searchsorted(low, high, side="right") - np.searchsorted(low, high, side="left")
             violations += float(stronger.sum() + equal.sum() / 2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 1000
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 Statistic = Callable[[NDArray[np.intp]], float]
 """A figure of the images with these indices, which may repeat."""
@@ -48,7 +48,13 @@ def mean_estimate(values: NDArray[np.float64], seed: int) -> Estimate:
         mean = float(defined.mean()) if defined.size else math.nan
         return Estimate(mean, math.nan, math.nan, defined.size)
     result = stats.bootstrap(
-        (defined,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile", batch=100, rng=seed
+        (defined,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        batch=100,
+        rng=seed,
     )
     low, high = result.confidence_interval
     return Estimate(float(defined.mean()), float(low), float(high), defined.size)
@@ -57,7 +63,7 @@ def mean_estimate(values: NDArray[np.float64], seed: int) -> Estimate:
 def set_estimate(statistic: Statistic, n: int, seed: int) -> Estimate:
     """The same for a figure of a whole set, such as a correlation: images are drawn, the figure is computed anew.
 
-    Draws in which it is undefined (one level only, no spread) are left out; with fewer than half left there is no
+    Draws in which it is undefined (one score only, no spread) are left out; with fewer than half left there is no
     interval.
     """
     value = statistic(np.arange(n)) if n else math.nan
@@ -68,7 +74,7 @@ def set_estimate(statistic: Statistic, n: int, seed: int) -> Estimate:
     draws = draws[~np.isnan(draws)]
     if draws.size < RESAMPLES // 2:
         return Estimate(value, math.nan, math.nan, n)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), n)
 
 
@@ -83,7 +89,7 @@ def half_sample_estimate(statistic: Statistic, n: int, seed: int, halves: int = 
         return Estimate(value, math.nan, math.nan, n)
     generator = np.random.default_rng(seed)
     spread = np.std([statistic(generator.permutation(n)[: n // 2]) for _ in range(halves)], ddof=1)
-    margin = float(stats.norm.ppf((1 + LEVEL) / 2) * spread)
+    margin = float(stats.norm.ppf((1 + CONFIDENCE) / 2) * spread)
     return Estimate(value, value - margin, value + margin, n)
 
 

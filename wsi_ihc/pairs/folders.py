@@ -32,7 +32,7 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 _HE_FOLDERS = ("he", "h&e", "h_e", "a", "source")
 _IHC_FOLDERS = ("ihc", "mihc", "b", "target")
 # A bare 0 is common in names (tile coordinates): it counts only after the split, as in BCI, or a word that names it.
-_LEVEL = re.compile(
+_SCORE = re.compile(
     r"(?:^|[_\s-])([123]\+)(?=[_.\s-]|$)|(?:train|test|val|valid|her2|score|level|ihc)[_\s-]?(0)(?=[_.\s-]|$)", re.I
 )
 
@@ -44,7 +44,7 @@ class Pair:
     name: str
     he: Path
     ihc: Path
-    level: str | None
+    score: str | None
     split: str | None
     layout: Layout
 
@@ -58,12 +58,12 @@ class PairFolder:
     unpaired: tuple[Path, ...]
 
 
-def her2_level(name: str) -> str | None:
-    """The HER2 level that a file name states (``00012_test_3+.png`` is ``3+``), None when it states none.
+def her2_score(name: str) -> str | None:
+    """The HER2 score that a file name states (``00012_test_3+.png`` is ``3+``), None when it states none.
 
-    In BCI it is the level of the slide, not of the patch.
+    In BCI it is the score of the slide, not of the patch.
     """
-    found = _LEVEL.search(Path(name).name)
+    found = _SCORE.search(Path(name).name)
     return (found[1] or found[2]) if found else None
 
 
@@ -226,7 +226,7 @@ def _he_and_ihc(folder: Path) -> tuple[Path, Path] | None:
 def _match(he: Path, ihc: Path, split: str | None, layout: Layout) -> tuple[list[Pair], list[Path]]:
     lefts, rights = _by_stem(he), _by_stem(ihc)
     common = sorted(lefts.keys() & rights.keys())
-    pairs = [Pair(name, lefts[name], rights[name], her2_level(name), split, layout) for name in common]
+    pairs = [Pair(name, lefts[name], rights[name], her2_score(name), split, layout) for name in common]
     alone = [lefts[name] for name in sorted(lefts.keys() - rights.keys())]
     alone += [rights[name] for name in sorted(rights.keys() - lefts.keys())]
     return pairs, alone

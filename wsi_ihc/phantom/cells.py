@@ -115,7 +115,7 @@ def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
 
 
 def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats) -> Floats:
-    """Half the room a cell takes, um. Tumour cells grow with the HER2 level, and vary more."""
+    """Half the room a cell takes, um. Tumour cells grow with the HER2 score, and vary more."""
     strength = section.strength
     spread = 0.45 + 0.65 * strength
     tumour = 4.45 + 0.8 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))

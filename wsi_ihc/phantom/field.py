@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.optics import Rgb, add_noise, blur, jpeg_round_trip, transmit
 from wsi_ihc.phantom.painting import Stains, map_step, paint
@@ -40,11 +40,11 @@ def draw_field(
 ) -> Field:
     """A square window of an endless tumour, in H&E and in HER2 IHC.
 
-    ``origin`` is its (top, left) on the plane in pixels, negative too; windows of one seed, level, mpp and look that
+    ``origin`` is its (top, left) on the plane in pixels, negative too; windows of one seed, score, mpp and look that
     overlap agree (up to their JPEG, which each window gets for itself: quality 100 leaves it out).
 
     Raises:
-        SettingsError: for a level, size or pixel size that cannot be drawn.
+        SettingsError: for a score, size or pixel size that cannot be drawn.
     """
     refuse_undrawable(her2, size_px, size_px, mpp, seed)
     look = look or Look()
@@ -79,8 +79,8 @@ def refuse_undrawable(her2: str, height: int, width: int, mpp: float, seed: int)
     """
     if not 0 <= seed < 1 << 63:
         raise SettingsError(f"seed {seed}: expected a whole number from 0 to {(1 << 63) - 1}")
-    if her2 not in HER2_LEVELS:
-        raise SettingsError(f"HER2 level {her2!r}: expected one of {', '.join(HER2_LEVELS)}")
+    if her2 not in HER2_SCORES:
+        raise SettingsError(f"HER2 score {her2!r}: expected one of {', '.join(HER2_SCORES)}")
     if not (1 <= height <= 200_000 and 1 <= width <= 200_000):
         raise SettingsError(f"size {width}x{height} px: expected 1 to 200000 px on each side")
     if not 0.1 <= mpp <= 2.0:

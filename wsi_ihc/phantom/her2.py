@@ -20,7 +20,7 @@ from wsi_ihc.phantom.section import Section
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One level of the score."""
+    """One HER2 score."""
 
     density: float
     """Optical density of a typical stained membrane."""
@@ -33,7 +33,7 @@ class Score:
 
 
 def score(her2: Her2) -> Score:
-    """What a level looks like."""
+    """What a score looks like."""
     match her2:
         case "0":
             return Score(density=0.06, spread=0.3, share=0.06, complete=-0.2)
@@ -69,9 +69,9 @@ def draw_dab(
 
 
 def _expression(section: Section, cells: Cells) -> Floats:
-    """HER2 on each cell's membrane: the level, its clone, and chance. Benign ducts stay almost negative.
+    """HER2 on each cell's membrane: the score, its clone, and chance. Benign ducts stay almost negative.
 
-    Within a level, too, H&E says something: the chances that make a nucleus large and dark also make its cell stain.
+    Within a score, too, H&E says something: the chances that make a nucleus large and dark also make its cell stain.
     """
     level = score(section.her2)
     chance = cells.luck[:, 3] - 0.5

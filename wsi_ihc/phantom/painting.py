@@ -174,7 +174,7 @@ def _matrix(
 def _cytoplasm(
     section: Section, lining: Cells, territories: Territories, rim: Floats, texture: Floats, coarse: Floats
 ) -> tuple[Floats, Floats]:
-    """Eosin and haematoxylin of epithelial cells, each with its own tint; eosin rises with the HER2 level."""
+    """Eosin and haematoxylin of epithelial cells, each with its own tint; eosin rises with the HER2 score."""
     tint = 0.06 * lining.clone + 0.24 * (lining.luck[:, 2] - 0.5)
     tinted = per_pixel(tint, territories)
     border = np.exp(rim * rim * np.float32(-1 / 0.8))

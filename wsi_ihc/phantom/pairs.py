@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
-from wsi_ihc.measures.her2 import HER2_LEVELS
+from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.phantom.field import Field, compress, draw_window, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.optics import Rgb
@@ -45,7 +45,7 @@ def draw_pairs(
     threads: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw ``count`` pairs into ``folder``, ``{HE,IHC}/{train,test}/00001_train_3+.png``: levels in turn, random looks.
+    """Draw ``count`` pairs into ``folder``, ``{HE,IHC}/{train,test}/00001_train_3+.png``: scores in turn, random looks.
 
     ``misalign_px`` moves each IHC by up to as much in both directions, and turns it by up to a degree and a half, as
     consecutive sections are; 0 keeps them on the same pixels. ``progress`` is told 1 for each pair. The folder appears
@@ -91,12 +91,12 @@ def draw_pairs(
 
 
 def _plans(count: int, seed: int, train_share: float) -> list[_Plan]:
-    """Levels in turn within each split; numbers run through both, as in BCI."""
+    """Scores in turn within each split; numbers run through both, as in BCI."""
     training = round(count * train_share)
     plans = []
     for index in range(count):
         split, place = ("train", index) if index < training else ("test", index - training)
-        her2 = HER2_LEVELS[place % 4]
+        her2 = HER2_SCORES[place % 4]
         number = seed * SEEDS_PER_SET + index
         plans.append(_Plan(f"{index + 1:05d}_{split}_{her2}.png", split, Section(number, her2), number))
     return plans

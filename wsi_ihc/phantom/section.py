@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 
 EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64
@@ -41,10 +41,10 @@ class Section:
     her2: Her2
     lobes: tuple[Lobe, ...] | None = None
     strength: float = field(init=False)
-    """The HER2 level as a number, 0 to 1."""
+    """The HER2 score as a number, 0 to 1."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strength", HER2_LEVELS.index(self.her2) / 3)
+        object.__setattr__(self, "strength", HER2_SCORES.index(self.her2) / 3)
 
     def tissue_depth(self, grid: Grid) -> Floats:
         """Distance to the glass in um, positive in tissue, clipped to what the drawing needs."""

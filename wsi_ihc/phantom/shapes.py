@@ -41,7 +41,7 @@ class Shapes:
 
 
 def tumour_shapes(cells: Cells, strength: float) -> Shapes:
-    """Large, vesicular, a few in mitosis. Size, variation and nucleoli grow with ``strength``, the HER2 level."""
+    """Large, vesicular, a few in mitosis. Size, variation and nucleoli grow with ``strength``, the HER2 score."""
     size, long, rare, dark = cells.luck.T
     mitosis = rare < 0.002 + 0.004 * strength
     # One in eight was only grazed by the knife: pale, small and soft.

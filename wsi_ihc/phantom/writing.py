@@ -42,7 +42,7 @@ def draw_phantom(
     temporary file beside the output. Glass is encoded once.
 
     Raises:
-        SettingsError: for a level, size, pixel size or share that cannot be drawn.
+        SettingsError: for a score, size, pixel size or share that cannot be drawn.
         OutputError: when a path cannot be written.
         StorageError: when the disk fills up.
     """

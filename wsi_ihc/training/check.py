@@ -51,14 +51,14 @@ class CheckReport:
 
     pairs: int
     looked_at: int
-    levels: dict[str, int]
-    """Training and validation pairs of each HER2 level that names state."""
+    scores: dict[str, int]
+    """Training and validation pairs of each HER2 score that names state."""
     problems: tuple[Problem, ...]
 
     def lines(self, most: int = 5) -> list[str]:
         """The report for people: totals, then each kind of problem with its first few names."""
-        levels = ", ".join(f"{level}: {count}" for level, count in sorted(self.levels.items()))
-        text = [f"{self.pairs} pairs, {self.looked_at} opened" + (f"; HER2 levels {levels}" if levels else "")]
+        scores = ", ".join(f"{score}: {count}" for score, count in sorted(self.scores.items()))
+        text = [f"{self.pairs} pairs, {self.looked_at} opened" + (f"; HER2 scores {scores}" if scores else "")]
         for kind, count in Counter(problem.kind for problem in self.problems).items():
             fate = "left out" if kind in LEFT_OUT else "used, but look at them"
             text.append(f"{kind}: {count} ({fate})")
@@ -104,8 +104,8 @@ def check_sources(
         for s in sources
         for file in s.unpaired
     ]
-    levels = Counter(example.level for _, example in every if example.level)
-    report = CheckReport(len(every), len(chosen), dict(levels), (*alone, *(p for p in found if p is not None)))
+    scores = Counter(example.score for _, example in every if example.score)
+    report = CheckReport(len(every), len(chosen), dict(scores), (*alone, *(p for p in found if p is not None)))
     return [_without(source, bad, report) for source in sources], report
 
 

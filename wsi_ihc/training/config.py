@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from wsi_ihc.config import DeviceName, Precision, Settings, load_settings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.generators import load_card
 from wsi_ihc.generators.card import Evidence
 from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture, Norm
-from wsi_ihc.measures.her2 import HER2_LEVELS, Her2
+from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 
 Layout = Literal["images", "slides", "he_only", "phantom"]
 
@@ -48,8 +48,10 @@ class SourceSettings(Settings):
     """``phantom``: fields to draw."""
     size_px: int = Field(default=256, ge=64)
     """``phantom``: side of a field."""
-    levels: tuple[Her2, ...] = Field(default=HER2_LEVELS, min_length=1)
-    """``phantom``: HER2 levels, drawn in turn; name one twice to have it twice as often."""
+    scores: tuple[Her2, ...] = Field(
+        default=HER2_SCORES, min_length=1, validation_alias=AliasChoices("scores", "levels")
+    )
+    """``phantom``: HER2 scores, drawn in turn; name one twice to have it twice as often."""
     seed: int = Field(default=0, ge=0)
     """``phantom``: the same seed draws the same fields."""
 

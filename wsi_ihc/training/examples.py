@@ -20,12 +20,12 @@ Image: TypeAlias = NDArray[np.uint8]
 
 
 class Example(Protocol):
-    """``name`` is unique in its source; ``level`` is the HER2 level (0, 1+, 2+, 3+) where it is known."""
+    """``name`` is unique in its source; ``score`` is the HER2 score (0, 1+, 2+, 3+) where it is known."""
 
     @property
     def name(self) -> str: ...
     @property
-    def level(self) -> str | None: ...
+    def score(self) -> str | None: ...
     def read(self) -> tuple[Image, Image]:
         """H&E and IHC in working pixels, of one size. Raises ``WsiIhcError`` naming the file that cannot be used."""
 
@@ -43,8 +43,8 @@ class ImageExample:
         return f"{self.pair.split}/{self.pair.name}" if self.pair.split else self.pair.name
 
     @property
-    def level(self) -> str | None:
-        return self.pair.level
+    def score(self) -> str | None:
+        return self.pair.score
 
     def read(self) -> tuple[Image, Image]:
         he, ihc = pairs.read_pair(self.pair)
@@ -56,7 +56,7 @@ class SlideExample:
     """The same window of two aligned slides, both seen at the working resolution."""
 
     name: str
-    level: str | None
+    score: str | None
     he: SlideView
     ihc: SlideView
     region: Region
@@ -75,7 +75,7 @@ class RestainedExample:
     """Of the working pixels, um/px: how large a nucleus is."""
     brown: bool = True
     scale: float = 1.0
-    level: str | None = None
+    score: str | None = None
 
     def read(self) -> tuple[Image, Image]:
         he = scaled(pairs.read_image(self.he), self.scale)

@@ -17,22 +17,22 @@ class PhantomExample:
     """One field of the phantom, drawn anew at every read under a look that its seed chooses."""
 
     name: str
-    level: Her2
+    score: Her2
     seed: int
     size_px: int
     mpp: float
 
     def read(self) -> tuple[Image, Image]:
         look = replace(Look.sample(np.random.default_rng(self.seed)), white_ihc=(GLASS, GLASS, GLASS))
-        he, ihc = draw_field(self.seed, self.level, self.size_px, self.mpp, look)
+        he, ihc = draw_field(self.seed, self.score, self.size_px, self.mpp, look)
         return he, ihc
 
 
 def phantom_examples(source: SourceSettings, settings: TrainingSettings) -> list[Example]:
-    """``source.count`` fields, the source's HER2 levels in turn."""
+    """``source.count`` fields, the source's HER2 scores in turn."""
     first = source.seed * 1_000_003
-    levels, mpp = source.levels, settings.mpp or USUAL_MPP
+    scores, mpp = source.scores, settings.mpp or USUAL_MPP
     return [
-        PhantomExample(f"{number}", levels[number % len(levels)], first + number, source.size_px, mpp)
+        PhantomExample(f"{number}", scores[number % len(scores)], first + number, source.size_px, mpp)
         for number in range(source.count)
     ]

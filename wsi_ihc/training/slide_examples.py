@@ -31,10 +31,10 @@ def slide_examples(folder: Path, source: SourceSettings, settings: TrainingSetti
     for he_path, ihc_path in _slide_pairs(folder, source):
         he = SlideView.at(open_slide(he_path), settings.mpp)
         ihc = SlideView.at(open_slide(ihc_path), settings.mpp)
-        level = pairs.her2_level(he_path.name) or pairs.her2_level(ihc_path.name)
+        score = pairs.her2_score(he_path.name) or pairs.her2_score(ihc_path.name)
         for region in _tissue_windows(he, ihc, source):
             name = f"{he_path.stem}/{region.top}_{region.left}"
-            examples.append(SlideExample(name, level, he, ihc, region))
+            examples.append(SlideExample(name, score, he, ihc, region))
     return examples
 
 
