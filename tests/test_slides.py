@@ -336,7 +336,7 @@ class TestLevels:
             options = {"photometric": "rgb", "metadata": None}
             tiff.write(tissue(), tile=(32, 48), **options)
             tiff.write(tissue(50, 65), **options)  # a thumbnail: right shape, but in strips
-            tiff.write(tissue(50, 65), tile=(32, 48), subfiletype=1, **options)
+            tiff.write(planes()[1], tile=(32, 48), subfiletype=1, **options)
             tiff.write(tissue(60, 40), tile=(32, 48), subfiletype=1, **options)  # a label: tiled, but another shape
             tiff.write(tissue(25, 33), tile=(32, 48), subfiletype=9, **options)  # a macro
         assert [level.size for level in open_slide(tmp_path / "slide.tiff").levels] == [Size(100, 131), Size(50, 65)]

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import ResolutionError
 from wsi_ihc.pyramid.geometry import Region, Size
-from wsi_ihc.slides import MemorySlide, SlideView
-from wsi_ihc.slides import view as view_module
+from wsi_ihc.slides import MemorySlide, SlideView, resample
 from wsi_ihc.slides.resample import UNIT, reduce, reduce_exactly, source_span, weights
 
 
@@ -140,7 +139,7 @@ def test_a_slide_smaller_than_a_working_pixel_is_one_pixel() -> None:
 
 def test_a_large_region_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded memory: whatever the region, no more than a part of the source is asked for at once."""
-    monkeypatch.setattr(view_module, "SOURCE_PX", 16)
+    monkeypatch.setattr(resample, "SOURCE_PX", 16)
     asked: list[Region] = []
 
     class Recording(MemorySlide):

@@ -44,7 +44,8 @@ class DicomReader:
             raise NotForThisReader(_diagnosis(files[0]) or one_line(error)) from error
         self._closed = False
         self._indices = [level.level for level in levels]
-        self.levels = pyramid([Size(level.size.height, level.size.width) for level in levels])
+        sizes = [Size(level.size.height, level.size.width) for level in levels]
+        self.levels = pyramid(sizes, [level.mpp.width for level in levels])
         check_plane(path, self.levels[0].size)
         spacing = levels[0].mpp
         stated = (spacing.width, spacing.height)

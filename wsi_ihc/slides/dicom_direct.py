@@ -42,7 +42,8 @@ class DirectDicomReader:
         series = series_of(path)
         self._instances, told_of_files = _levels(series.files)
         base = self._instances[0]
-        self.levels = pyramid([instance.size for instance in self._instances])
+        spacings = [instance.spacing[0] if instance.spacing else None for instance in self._instances]
+        self.levels = pyramid([instance.size for instance in self._instances], spacings)
         believed = pixel_size.settle(base.spacing, settings.mpp)
         self.mpp = believed.mpp
         self.notices: tuple[str, ...] = series.notices + told_of_files + believed.notices
@@ -71,7 +72,7 @@ class DirectDicomReader:
         def fetch(row: int, column: int) -> Pixels | None:
             return self._cache.get((level, row, column), partial(self._tile, level, row, column))
 
-        return assemble(region, instance.size, instance.tile, fetch)
+        return assemble(region, self.levels[level].size, instance.tile, fetch)
 
     def _tile(self, level: int, row: int, column: int) -> Pixels | None:
         frame = self._instances[level].frame(row, column)

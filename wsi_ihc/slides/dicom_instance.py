@@ -120,7 +120,7 @@ def _checked(file: Path, header: Dataset, stream: BinaryIO) -> Instance:
         CODINGS[syntax],
         header.PhotometricInterpretation,
         bool(header.get("PlanarConfiguration", 0)),
-        _spacing(header),
+        stated_spacing(header),
         _objective(header),
     )
 
@@ -181,7 +181,7 @@ def _position(group: Dataset) -> tuple[int, int] | None:
     return None
 
 
-def _spacing(header: Dataset) -> tuple[float, float] | None:
+def stated_spacing(header: Dataset) -> tuple[float, float] | None:
     """Millimetres between rows, then columns, as um/px in x, y. The imaged volume's size is too often made up."""
     shared = header.get("SharedFunctionalGroupsSequence") or header.get("PerFrameFunctionalGroupsSequence") or ()
     for measures in (measure for group in shared[:1] for measure in group.get("PixelMeasuresSequence", ())):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
@@ -13,6 +13,7 @@ from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.slides.dicom_instance import stated_spacing
 from wsi_ihc.slides.identify import is_dicom
 
 _TAGS = [
@@ -39,6 +40,8 @@ class Series:
     """Files of the series that hold a level once more, and are left out."""
     damaged: tuple[Path, ...] = ()
     """DICOM files of the folder whose header cannot be read: they may belong to the slide, and are left out."""
+    spacings: Mapping[Size, float] = field(default_factory=dict)
+    """Stated um/px in x of the levels, by their size."""
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -63,6 +66,8 @@ class _Member:
     """Depth of focus in um, and the optical path."""
     part_of: str
     """The level that it is a part of: the concatenation, or the file itself."""
+    spacing: float | None
+    """Stated um/px in x."""
 
 
 def series_of(path: Path) -> Series:
@@ -91,7 +96,8 @@ def series_of(path: Path) -> Series:
     if series is None:
         return Series(tuple(files))
     chosen, repeated = _one_of_each_size([member for member in members if member.series == series], own)
-    return Series(tuple(member.file for member in chosen), tuple(member.file for member in repeated), damaged)
+    spacings = {member.size: member.spacing for member in chosen if member.size and member.spacing}
+    return Series(tuple(member.file for member in chosen), tuple(member.file for member in repeated), damaged, spacings)
 
 
 def series_files(path: Path) -> list[Path]:
@@ -164,6 +170,7 @@ def _from_header(file: Path, header: Dataset) -> _Member:
         size if is_level else None,
         (_focus_um(header), "+".join(paths)),
         str(header.get("ConcatenationUID") or file.name),
+        (stated_spacing(header) or (None,))[0],
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, assert_never
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Region
+from wsi_ihc.slides.believed import believed
 from wsi_ihc.slides.identify import Kind, identify
 from wsi_ihc.slides.reader import NotForThisReader, SlideReader
 
@@ -39,7 +41,7 @@ def open_slide(path: str | Path, settings: SlideSettings = DEFAULTS) -> SlideRea
             if refusals:
                 _prove(slide)
                 slide.notices = (*slide.notices, f"read with {name}, because others cannot ({'; '.join(refusals)})")
-            return slide
+            return believed(slide, partial(_opened, name, path, settings))
         except NotForThisReader as refusal:
             refusals.append(f"{name}: {refusal}")
     if missing := _missing_folder(path):

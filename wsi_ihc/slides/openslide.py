@@ -14,7 +14,7 @@ from wsi_ihc.errors import UnreadableSlideError
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padded
-from wsi_ihc.slides.dicom_series import series_of
+from wsi_ihc.slides.dicom_series import Series, series_of
 from wsi_ihc.slides.identify import is_dicom
 from wsi_ihc.slides.levels import check_plane, pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
@@ -41,7 +41,7 @@ class OpenSlideReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        file, told_of_files = _file(path)
+        file, series = _file(path)
         try:
             slide = openslide.OpenSlide(file)
         except openslide.OpenSlideUnsupportedFormatError:
@@ -53,12 +53,13 @@ class OpenSlideReader:
         facts = slide.properties
         self._bounds = _bounds(slide)
         self._downsamples = [float(downsample) for downsample in slide.level_downsamples]
-        self.levels = pyramid([_cropped(slide, level, self._bounds) for level in range(len(self._downsamples))])
+        sizes = [_cropped(slide, level, self._bounds) for level in range(len(self._downsamples))]
+        self.levels = pyramid(sizes, [series.spacings.get(size) for size in sizes])
         check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = told_of_files + believed.notices
+        self.notices = series.notices + believed.notices
         told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
         self._patches = TileCache(settings.cache_mb * 1_000_000)
@@ -99,8 +100,8 @@ class OpenSlideReader:
         return on_white(np.asarray(image))
 
 
-def _file(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """The file to name to OpenSlide, and what to tell about the others.
+def _file(path: Path) -> tuple[Path, Series]:
+    """The file to name to OpenSlide, and what the headers say when it is DICOM.
 
     A DICOM folder goes by any file of its one series. OpenSlide finds the other files itself.
 
@@ -108,11 +109,11 @@ def _file(path: Path) -> tuple[Path, tuple[str, ...]]:
         NotForThisReader: OpenSlide would choose among files of one size.
     """
     if not (path.is_dir() or is_dicom(path)):
-        return path, ()
+        return path, Series((path,))
     series = series_of(path)
     if series.repeated:
         raise NotForThisReader("several files of the series have one size")
-    return (series.files[0] if path.is_dir() else path), series.notices
+    return (series.files[0] if path.is_dir() else path), series
 
 
 def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:

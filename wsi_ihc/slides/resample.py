@@ -7,6 +7,8 @@ So the order of summing cannot matter, and the same pixel comes out of every win
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from scipy.sparse import csr_array
 
 from wsi_ihc.pyramid.geometry import Region
 
+SOURCE_PX = 1024
+"""Side of the source pixels that are resampled at a time: a few tiles of any slide, and 3 MB."""
 UNIT = 4096
 """Weights of an axis add up to this. 255 * 4096 leaves four bits in float32's 24 ..."""
 SIXTEENTHS = 16
@@ -40,6 +44,26 @@ def weights(start: int, count: int, scale: float) -> csr_array:
     rows = np.repeat(np.arange(count), taps).reshape(count, taps)
     used = shares > 0
     return csr_array((shares[used], (rows[used], columns[used] - first)), shape=(count, span))
+
+
+def reduced_from(read: Callable[[Region], NDArray[np.uint8]], region: Region, scale: float) -> NDArray[np.uint8]:
+    """The (height, width, 3) results of ``region``, ``scale`` source pixels each, of what ``read`` gives.
+
+    Memory bound: the result, and about 50 MB in the making: the source is read in parts.
+    """
+    pixels = np.empty((*region.size, 3), np.uint8)
+    for part in _parts(region, max(1, int(SOURCE_PX / scale))):
+        top, height = source_span(part.top, part.height, scale)
+        left, width = source_span(part.left, part.width, scale)
+        pixels[part.relative_to(region).slices] = reduce(read(Region(top, left, height, width)), part, scale)
+    return pixels
+
+
+def _parts(region: Region, side: int) -> Iterator[Region]:
+    """The region cut into squares of at most ``side``."""
+    for top in range(region.top, region.bottom, side):
+        for left in range(region.left, region.right, side):
+            yield Region(top, left, min(side, region.bottom - top), min(side, region.right - left))
 
 
 def reduce(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[np.uint8]:

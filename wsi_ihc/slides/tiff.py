@@ -17,12 +17,14 @@ from tifffile import TiffFile, TiffPage
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
 from wsi_ihc.machine.pixel_memory import PixelMemory
-from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.resample import reduced_from
 from wsi_ihc.slides.shared_file import SharedFile
+from wsi_ihc.slides.tiff_gaps import Gaps, Grid
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -38,27 +40,24 @@ class _Decode(Protocol):
 class _Plane:
     """What it takes to decode any tile of one level, without the TIFF's own structures."""
 
-    size: Size
-    tile: Size
-    columns: int
+    grid: Grid
     offsets: NDArray[np.uint64]
-    counts: NDArray[np.uint64]
     decode: _Decode
     tables: bytes | None
     jpeg: bool
+    spacing: float | None
+    """Um/px in x by the resolution tags."""
 
     @classmethod
     def of(cls, page: TiffPage) -> _Plane:
-        size, tile = tiff_pages.page_size(page), tiff_pages.segment_size(page)
+        counts = np.array(page.databytecounts, np.uint64)
         return cls(
-            size,
-            tile,
-            -(-size.width // tile.width),
+            Grid(tiff_pages.page_size(page), tiff_pages.segment_size(page), counts),
             np.array(page.dataoffsets, np.uint64),
-            np.array(page.databytecounts, np.uint64),
             page.decode,
             page.jpegtables,
             page.compression == tiff_pages.JPEG,
+            (_by_resolution_tags(page) or (None,))[0],
         )
 
 
@@ -79,11 +78,13 @@ class TiffReader:
         self.path: Path | None = path
         contents = _contents(path)
         self._planes = contents.planes
-        self.levels = pyramid([plane.size for plane in self._planes])
+        self.levels = pyramid([plane.grid.size for plane in self._planes], [plane.spacing for plane in self._planes])
         believed = pixel_size.settle(contents.stated_mpp, settings.mpp)
         self.mpp = believed.mpp
         self.properties: Mapping[str, str] = contents.properties
-        self.notices = contents.notices + believed.notices
+        grids = [plane.grid for plane in self._planes]
+        self._gaps = Gaps(grids, [level.downsample for level in self.levels])
+        self.notices = contents.notices + self._gaps.notices() + believed.notices
         self._cache = TileCache(settings.cache_mb * 1_000_000)
         self._memory = PixelMemory()
         self._file: SharedFile | None = SharedFile(path)
@@ -94,28 +95,34 @@ class TiffReader:
             raise was_closed(self.path)
 
         def fetch(row: int, column: int) -> Pixels | None:
-            index = row * plane.columns + column
+            index = row * plane.grid.columns + column
             return self._cache.get((level, index), partial(self._tile, file, level, index))
 
-        return assemble(region, plane.size, plane.tile, fetch, self._memory)
+        return assemble(region, self.levels[level].size, plane.grid.tile, fetch, self._memory)
 
     def _tile(self, file: SharedFile, level: int, index: int) -> Pixels | None:
         plane = self._planes[level]
-        count = int(plane.counts[index])
+        count = int(plane.grid.counts[index])
         if count == 0:
-            return None
+            return self._filled(level, index)
         data = file.read(int(plane.offsets[index]), count)
         try:
             _check_complete(data, count, jpeg=plane.jpeg)
             tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
             _check_shape(tile, plane, index)
         except Exception as error:  # each codec has its own exceptions, and every one means the same here
-            row, column = divmod(index, plane.columns)
+            place = plane.grid.place(index)
             raise UnreadableSlideError(
-                f"{self.path}: damaged at level {level}, x {column * plane.tile.width}, y {row * plane.tile.height}"
-                f" ({one_line(error)})"
+                f"{self.path}: damaged at level {level}, x {place.left}, y {place.top} ({one_line(error)})"
             ) from error
         return on_white(tile)
+
+    def _filled(self, level: int, index: int) -> Pixels | None:
+        """A tile that was never written: None where nothing was scanned, else what the finer level shows there."""
+        if level == 0 or not self._gaps.was_scanned(level, index):
+            return None
+        scale = self.levels[level].downsample / self.levels[level - 1].downsample
+        return reduced_from(partial(self.read, level=level - 1), self._planes[level].grid.place(index), scale)
 
     def close(self) -> None:
         self._file = None
@@ -164,6 +171,10 @@ def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:
         return descriptions.mpp_of_aperio(page.description)
     if tiff.is_ome:
         return descriptions.mpp_of_ome(first, tiff_pages.page_size(page))
+    return _by_resolution_tags(page)
+
+
+def _by_resolution_tags(page: TiffPage) -> tuple[float, float] | None:
     if 282 in page.tags and 283 in page.tags:
         return pixel_size.from_resolution_tags(*page.resolution, page.tags.valueof(296, 2))
     return None
@@ -191,8 +202,6 @@ def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:
 
 def _check_shape(tile: NDArray[np.uint8], plane: _Plane, index: int) -> None:
     """A damaged header can make a tile of any shape; it must cover its part of the plane."""
-    row, column = divmod(index, plane.columns)
-    height = min(plane.tile.height, plane.size.height - row * plane.tile.height)
-    width = min(plane.tile.width, plane.size.width - column * plane.tile.width)
+    height, width = plane.grid.place(index).size
     if tile.ndim != 3 or tile.shape[0] < height or tile.shape[1] < width or tile.shape[2] not in (3, 4):
         raise ValueError(f"{width} x {height} px expected, decoded {tile.shape}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,7 @@ from wsi_ihc.errors import ResolutionError
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.assembly import padded
 from wsi_ihc.slides.reader import SlideReader
-from wsi_ihc.slides.resample import reduce, source_span
-
-SOURCE_PX = 1024
-"""Side of the source pixels that are resampled at a time: a few tiles of any slide, and 3 MB."""
+from wsi_ihc.slides.resample import reduced_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +93,7 @@ class SlideView:
 
     def _resampled(self, region: Region) -> NDArray[np.uint8]:
         factor = self.scale / self.slide.levels[self.level].downsample
-        pixels = np.empty((*region.size, 3), np.uint8)
-        for part in _parts(region, max(1, int(SOURCE_PX / factor))):
-            top, height = source_span(part.top, part.height, factor)
-            left, width = source_span(part.left, part.width, factor)
-            source = self.slide.read(Region(top, left, height, width), self.level)
-            pixels[part.relative_to(region).slices] = reduce(source, part, factor)
-        return pixels
-
-
-def _parts(region: Region, side: int) -> Iterator[Region]:
-    """The region cut into squares of at most ``side``."""
-    for top in range(region.top, region.bottom, side):
-        for left in range(region.left, region.right, side):
-            yield Region(top, left, min(side, region.bottom - top), min(side, region.right - left))
+        return reduced_from(partial(self.slide.read, level=self.level), region, factor)
 
 
 def _name(slide: SlideReader) -> str:
