@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": "Stain a whole slide: H&E in, virtual IHC pyramid out.",
     "batch": "Stain many slides, each in a process of its own; continues where it was.",
     "status": "Where a batch stands: done, running, failed and why, waiting.",
+    "view": "Show a slide beside its virtual stain in a browser.",
     "info": "What a slide is, and how convert would read it.",
     "tissue": "Find the tissue of a slide; write the mask as GeoJSON or PNG.",
     "verify": "Check an output: levels, scale, tiles, provenance.",
@@ -36,6 +37,7 @@ _SUPERVISED = {
     "info": Advice("check the file, or try another --reader"),
     "tissue": Advice("check the file, or try another --reader"),
     "verify": Advice(),
+    "view": Advice("check the file, or try another --reader", "run the same command again"),
     "train": Advice("check the images with --check-only, and go on with --resume", "go on with --resume"),
     "evaluate": Advice("check the images, or try another --device or --precision"),
 }

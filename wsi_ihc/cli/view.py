@@ -1,0 +1,59 @@
+"""``wsi-ihc view``: a slide and its virtual stain in a browser, locked to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_ihc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from wsi_ihc.viewer.server import Viewer
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SLIDE [OUT.ome.tiff] …")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0, the default, takes a free one.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def view(paths: tuple[Path, ...], port: int, no_browser: bool) -> None:
+    """Show SLIDE beside its virtual stain in a browser: side by side, behind a curtain, or laid over each other.
+
+    OUT.ome.tiff may be left out where it lies beside SLIDE, and may be still in the making. Further scans of the same
+    field, such as the real IHC, stand beside them. A folder shows all its slides.
+
+    \b
+    wsi-ihc view slide.svs slide_ihc.ome.tiff
+    wsi-ihc view cohort/
+    """
+    from wsi_ihc.viewer.finding import case_of, cases_in, is_cohort
+    from wsi_ihc.viewer.server import Viewer
+
+    if is_cohort(paths[0]):
+        if len(paths) > 1:
+            raise SettingsError(f"{paths[1]}: a folder is shown alone; give either a folder or one slide")
+        cases = list(cases_in(paths[0]))
+        if not cases:
+            raise SettingsError(f"{paths[0]}: no output of wsi-ihc in this folder; name the slide itself")
+        viewer = Viewer(cases, title=paths[0].absolute().name, port=port)
+    else:
+        viewer = Viewer([case_of(paths)], port=port)
+    asyncio.run(_serve(viewer, browser=not no_browser))
+
+
+async def _serve(viewer: Viewer, *, browser: bool) -> None:
+    """Until Ctrl-C."""
+    from wsi_ihc.viewer.browser import opened
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    click.echo(viewer.address)
+    click.echo("Open this address in a browser on this machine. Ctrl-C ends the viewer.", err=True)
+    with opened(viewer.address) if browser else nullcontext():
+        await viewer.serve(ended)

@@ -1,0 +1,204 @@
+"""A case: one slide, its virtual stain and other scans of the same field, open for the page."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from wsi_ihc.config import SlideSettings, TissueSettings
+from wsi_ihc.errors import WsiIhcError
+from wsi_ihc.output.provenance import RESEARCH_USE_ONLY
+from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.slides import SlideReader, check_brightfield, open_slide
+from wsi_ihc.tissue import TissueMask, tissue_from_thumbnail
+from wsi_ihc.tissue.finding import ASSUMED_MPP
+from wsi_ihc.tissue.shapes import dilated
+from wsi_ihc.viewer.finding import CaseFiles
+from wsi_ihc.viewer.outputs import Output, open_output
+from wsi_ihc.viewer.overview import Overview
+from wsi_ihc.viewer.pictures import Picture, Placement
+from wsi_ihc.viewer.pyramid_tiles import PyramidTiles
+from wsi_ihc.viewer.shapes import BLOCKS, TISSUE, Shapes, block_shapes, tissue_shapes
+from wsi_ihc.viewer.slide_tiles import SlideTiles
+
+logger = logging.getLogger(__name__)
+
+MARK = f"SYNTHETIC. {RESEARCH_USE_ONLY}"
+"""Stands on the page and in every picture that is saved from it."""
+CACHE_MB = 24
+"""Of decoded source tiles, for each slide that is open."""
+
+
+@dataclass
+class Case:
+    """What the page shows of one case. ``shapes`` and ``notices`` grow while the background looks at the slide."""
+
+    files: CaseFiles
+    frame: Size
+    """Of level 0 of the H&E; all places are on it."""
+    mpp: float | None
+    """Micrometres per pixel of the frame."""
+    pictures: tuple[Picture, ...]
+    facts: Mapping[str, str]
+    notices: list[str]
+    shapes: dict[str, Shapes] = field(default_factory=dict)
+    overviews: tuple[Overview, ...] = ()
+    """Of every scan, the H&E's first."""
+    stop: Event = field(default_factory=Event)
+
+    @property
+    def title(self) -> str:
+        return self.files.name
+
+    @property
+    def mark(self) -> str:
+        return MARK if any(picture.is_synthetic for picture in self.pictures) else ""
+
+    @property
+    def busy(self) -> str:
+        """What the background is doing; empty when it has finished."""
+        share = min((overview.share for overview in self.overviews), default=1.0)
+        return f"reading the overview, {share:.0%}" if share < 1 else ""
+
+    def described(self, tiles: Mapping[int, Any]) -> dict[str, Any]:
+        """The case as the page's script reads it; ``tiles`` says for each picture where its tiles are."""
+        return {
+            "title": self.title,
+            "mark": self.mark,
+            "width": self.frame.width,
+            "height": self.frame.height,
+            "mpp": self.mpp,
+            "pictures": [picture.described(tiles[number]) for number, picture in enumerate(self.pictures)],
+            "shapes": [shapes.described() for shapes in self.shapes.values()],
+            "notices": self.notices,
+            "facts": dict(self.facts),
+            "busy": self.busy,
+        }
+
+    def look(self) -> None:
+        """Starts the background: overview and tissue. It ends with the process, or when ``stop`` is set."""
+        if self.overviews:
+            Thread(target=self._look, name=f"overview of {self.title}", daemon=True).start()
+
+    def _look(self) -> None:
+        for number, overview in enumerate(self.overviews):
+            try:
+                overview.read(self.stop)
+                if number == 0 and self.files.slide and not self.stop.is_set():
+                    self.shapes |= {TISSUE: tissue_shapes(_tissue(overview), 1.0)}
+                    self.notices += check_brightfield(overview.view.slide)
+            except WsiIhcError as error:
+                self.notices.append(f"overview and tissue: {error}")
+                overview.rows_read = overview.view.size.height
+
+
+def open_case(files: CaseFiles, settings: SlideSettings | None = None) -> Case:
+    """Opens every file of the case; nothing of the pixels is read yet.
+
+    Raises:
+        WsiIhcError: a file cannot be read, naming it.
+    """
+    settings = settings or SlideSettings(cache_mb=CACHE_MB)
+    slide = open_slide(files.slide, settings) if files.slide else None
+    output = open_output(files.output) if files.output else None
+    frame, mpp = _frame(slide, output)
+    notices = [*_slide_notices(files, slide, output), *(output.run.get("notices", ()) if output else ())]
+    scans = [*_slide_pictures(slide), *(_other_picture(path, frame, mpp) for path in files.others)]
+    pictures = [*scans[:1], *_output_pictures(output), *scans[1:]] if slide else [*_output_pictures(output), *scans]
+    overviews = tuple(picture.source.overview for picture in scans if isinstance(picture.source, SlideTiles))
+    shapes = {BLOCKS: blocks} if output and (blocks := _blocks(output)) else {}
+    return Case(files, frame, mpp, tuple(pictures), _facts(output), notices, shapes, overviews)
+
+
+def fingerprint(path: Path) -> str:
+    """Of a file's name, length and time: changes when the file is replaced."""
+    stat = path.stat()
+    text = f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _frame(slide: SlideReader | None, output: Output | None) -> tuple[Size, float | None]:
+    if slide:
+        return slide.levels[0].size, slide.mpp or (output.provenance.source_mpp if output else None)
+    assert output
+    made = output.provenance
+    return Size(made.source_height, made.source_width), made.source_mpp or made.mpp / made.scale
+
+
+def _slide_pictures(slide: SlideReader | None) -> Iterator[Picture]:
+    if slide and slide.path:
+        source = SlideTiles(slide, Overview.of(slide), fingerprint(slide.path))
+        yield Picture("H&E", "he", source, note=_note(slide.path, slide.mpp))
+
+
+def _output_pictures(output: Output | None) -> Iterator[Picture]:
+    if output is None:
+        return
+    made = output.provenance
+    placement = Placement(made.offset_x, made.offset_y, made.scale)
+    for layer, pyramid in output.pyramids.items():
+        source = PyramidTiles(pyramid, fingerprint(output.path))
+        if layer == "stained":
+            yield Picture(f"Virtual {made.stain}", "virtual", source, placement, _note(output.path, made.mpp))
+        else:
+            yield Picture(layer.capitalize(), "layer", source, placement, _note(output.path, made.mpp))
+
+
+def _other_picture(path: Path, frame: Size, mpp: float | None) -> Picture:
+    """Another scan of the same field: laid corner on corner, at its own pixel size where both state one."""
+    slide = open_slide(path, SlideSettings(cache_mb=CACHE_MB))
+    scale = slide.mpp / mpp if slide.mpp and mpp else frame.width / slide.levels[0].size.width
+    source = SlideTiles(slide, Overview.of(slide), fingerprint(path))
+    return Picture(path.name, "real", source, Placement(scale=scale), _note(path, slide.mpp))
+
+
+def _note(path: Path, mpp: float | None) -> str:
+    return f"{path.name}, {mpp:.4g} um/px" if mpp else f"{path.name}, pixel size unknown"
+
+
+def _slide_notices(files: CaseFiles, slide: SlideReader | None, output: Output | None) -> Iterator[str]:
+    if slide:
+        yield from slide.notices
+        if slide.mpp is None:
+            yield f"{slide.path}: the pixel size is not known; lengths cannot be shown. Give it with --mpp."
+    elif output:
+        yield f"{output.provenance.source_name}: the H&E was not found beside the output; name it first: view SLIDE OUT"
+    if slide and output:
+        made, size = output.provenance, slide.levels[0].size
+        if (made.source_height, made.source_width) != tuple(size):
+            yield (
+                f"{files.name}: has {size.width} x {size.height} px, but the output was made from "
+                f"{made.source_name} of {made.source_width} x {made.source_height} px; is it the right slide?"
+            )
+
+
+def _facts(output: Output | None) -> dict[str, str]:
+    return output.provenance.entries() if output else {}
+
+
+def _blocks(output: Output) -> Shapes | None:
+    """The grid of blocks, where the run's account tells it."""
+    core = output.run.get("core_px")
+    if not isinstance(core, int) or core <= 0:
+        return None
+    height, width = output.pyramids["stained"].levels[0]
+    made = output.provenance
+    cells = (
+        Region(top, left, min(core, height - top), min(core, width - left))
+        for top in range(0, height, core)
+        for left in range(0, width, core)
+    )
+    return block_shapes(BLOCKS, f"Blocks of {core} px", cells, made.offset_x, made.offset_y, made.scale)
+
+
+def _tissue(overview: Overview) -> TissueMask:
+    """As ``convert`` finds it with its default settings, on the plane of level 0."""
+    settings, view = TissueSettings(), overview.view
+    mpp = (view.slide.mpp or ASSUMED_MPP) * view.scale
+    tissue = dilated(tissue_from_thumbnail(overview.pixels, mpp, settings), settings.margin_um / mpp)
+    return TissueMask(tissue, view.scale, view.slide.levels[0].size)
