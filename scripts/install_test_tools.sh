@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Installs what some tests call as separate programs: Java 17 for Bio-Formats, the reader inside QuPath.
-# Without it those tests skip and say so.
+# Installs the separate programs that some tests call: Java 17 for Bio-Formats, the reader inside QuPath, and Debian's
+# Chromium for the viewer. Tests whose program is missing skip and say so.
 set -euo pipefail
-command -v java >/dev/null && exit 0
+missing=()
+command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+command -v chromium >/dev/null || missing+=(chromium)
+[[ ${#missing[@]} == 0 ]] && exit 0
 if command -v apt-get >/dev/null && [[ $(id -u) == 0 ]]; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openjdk-17-jre-headless >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 else
-    echo "Java 17 is missing and cannot be installed from here; the Bio-Formats tests will skip" >&2
+    echo "${missing[*]} missing and cannot be installed from here; the tests that need them will skip" >&2
 fi

@@ -10,7 +10,7 @@ from wsi_ihc.batch.cohort import is_dicom_folder, output_name
 from wsi_ihc.batch.records import Records
 from wsi_ihc.conversion.workspace import Workspace
 from wsi_ihc.errors import SettingsError, UnreadableSlideError
-from wsi_ihc.viewer.outputs import is_output, read_sidecar
+from wsi_ihc.viewer.outputs import provenance_entries_of
 
 _OUTPUTS = ("*.ome.tiff", "*.ome.tif")
 
@@ -50,7 +50,7 @@ def case_of(paths: Sequence[Path]) -> CaseFiles:
     for path in paths:
         if not path.exists() and not store_of(path).exists():
             raise UnreadableSlideError(f"{path}: no such file; check the path")
-    outputs = [path for path in paths if not path.exists() or is_output(path)]
+    outputs = [path for path in paths if not path.exists() or provenance_entries_of(path)]
     scans = [path for path in paths if path not in outputs]
     if len(outputs) > 1:
         raise SettingsError(f"{outputs[1]}: a second output of wsi-ihc; view shows one with its slide at a time")
@@ -60,12 +60,12 @@ def case_of(paths: Sequence[Path]) -> CaseFiles:
 
 
 def slide_of(output: Path) -> Path | None:
-    """The slide that ``output`` was made from, where it lies beside it, in the working folder, or where a batch read it."""
+    """The slide that ``output`` was made from: where a batch read it, beside the output, or in the working folder."""
     record = Records(output.parent).read(output.name.removesuffix(".ome.tiff"))
     if record and Path(record.slide).exists():
         return Path(record.slide)
-    source = read_sidecar(output).get("provenance", {}).get("source_name")
-    if not source or "/" in source:
+    source = provenance_entries_of(output).get("source_name", "")
+    if source in ("", ".", "..") or "/" in source:
         return None
     found = (folder / source for folder in (output.absolute().parent, output.absolute().parent.parent, Path.cwd()))
     return next((path for path in found if path.exists()), None)
@@ -88,7 +88,7 @@ def cases_in(folder: Path) -> Iterator[CaseFiles]:
             yield CaseFiles(slide if slide.exists() else None, output)
     outputs = sorted(path for pattern in _OUTPUTS for path in folder.glob(pattern))
     for output in outputs:
-        if output not in seen and is_output(output):
+        if output not in seen and provenance_entries_of(output):
             yield CaseFiles(slide_of(output), output)
 
 

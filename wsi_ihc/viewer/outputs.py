@@ -64,13 +64,13 @@ def open_output(path: Path) -> Output:
     return Output(path, provenance, {"stained": pyramid}, read_sidecar(path).get("run", {}))
 
 
-def is_output(path: Path) -> bool:
-    """Whether wsi-ihc made the file; reads its first directory alone."""
+def provenance_entries_of(path: Path) -> dict[str, str]:
+    """Names and values of the provenance inside the file; empty where wsi-ihc did not make it. Reads one directory."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            return bool(_entries(tiff))
+            return _entries(tiff)
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
-        return False
+        return {}
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:

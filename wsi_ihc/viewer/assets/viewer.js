@@ -88,7 +88,8 @@
     // ---- Panes -------------------------------------------------------------------------------------------------
 
     const panes = [];
-    let leading = false;                  // true while one pane sets the others
+    let leader = null;                    // the pane that a hand moves; the others follow it
+    let setting = false;                  // true while panes are set, whose events then mean nothing
 
     function makePane(number) {
         const element = made("div", "", { class: "pane", id: `pane-${number}` });
@@ -105,6 +106,7 @@
         const pane = { number, element, viewer, drawing, items: [] };
         viewer.addHandler("viewport-change", () => follow(pane));
         viewer.addHandler("resize", () => requestAnimationFrame(() => { show(state.view); refresh(); }));
+        for (const kind of ["pointerdown", "wheel"]) element.addEventListener(kind, () => { leader = pane; }, true);
         viewer.addHandler("update-viewport", () => draw(pane));
         viewer.addHandler("animation-finish", keepPlace);
         viewer.addHandler("tile-load-failed", ({ message }) => say(`A part of the slide could not be read (${message}).`));
@@ -125,6 +127,8 @@
         }));
     }
 
+    const shownPanes = () => panes.filter((pane) => !pane.element.hidden);
+
     // Level 0 pixels on one CSS pixel, and the place in the middle.
     function viewOf({ viewer }) {
         const centre = viewer.viewport.getCenter(true);
@@ -132,29 +136,31 @@
         return { x: centre.x * scene.width, y: centre.y * scene.width, z };
     }
 
-    function setView({ viewer }, view, immediately = true) {
+    function setView({ viewer }, view) {
         const { viewport } = viewer;
-        viewport.zoomTo(scene.width / (view.z * viewport.getContainerSize().x), null, immediately);
-        viewport.panTo(new OpenSeadragon.Point(view.x / scene.width, view.y / scene.width), immediately);
+        setting = true;
+        viewport.zoomTo(scene.width / (view.z * viewport.getContainerSize().x), null, true);
+        viewport.panTo(new OpenSeadragon.Point(view.x / scene.width, view.y / scene.width), true);
+        setting = false;
     }
 
-    function follow(leader) {
-        if (leading) return;
-        leading = true;
-        state.view = viewOf(leader);
-        for (const pane of panes) if (pane !== leader && !pane.element.hidden) setView(pane, state.view);
-        leading = false;
+    // A pane that nobody touches has moved of itself, as panes do when they are resized: it goes back.
+    function follow(pane) {
+        if (setting || pane.element.hidden || !state.view) return;
+        if (pane === leader) state.view = viewOf(pane);
+        for (const other of shownPanes()) if (other !== leader) setView(other, state.view);
         placeCurtain();
         showZoom();
     }
 
-    function show(view, immediately = true) {
+    function show(view) {
         if (!view) return;
-        leading = immediately;
+        leader = null;
         state.view = view;
-        for (const pane of panes) if (!pane.element.hidden) setView(pane, view, immediately);
-        leading = false;
+        for (const pane of shownPanes()) setView(pane, view);
+        placeCurtain();
         showZoom();
+        keepPlace();
     }
 
     function wholeSlide() {
@@ -169,8 +175,6 @@
     };
 
     // ---- What each pane shows ----------------------------------------------------------------------------------
-
-    const shownPanes = () => panes.filter((pane) => !pane.element.hidden);
 
     // The pictures of a pane, bottom to top, with their opacity.
     function picturesOf(pane) {
