@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.config import SlideSettings, TissueSettings
 from wsi_ihc.errors import WsiIhcError
-from wsi_ihc.output.provenance import RESEARCH_USE_ONLY
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import SlideReader, check_brightfield, open_slide
 from wsi_ihc.tissue import TissueMask, tissue_from_thumbnail

@@ -83,7 +83,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _entries(tiff: tifffile.TiffFile) -> dict[str, str]:
-    description = tiff.pages[0].tags.get(270)
+    first: Any = tiff.pages[0]
+    description = first.tags.get(270)
     text = str(description.value) if description else ""
     if "<OME" not in text[:4096]:
         return {}
@@ -106,8 +107,12 @@ def _nested(entries: Mapping[str, str]) -> dict[str, Any]:
 
 
 class TileCodec(Protocol):
-    side: int
-    media_type: str | None
+    """How the tiles of a pyramid are encoded."""
+
+    @property
+    def side(self) -> int: ...
+    @property
+    def media_type(self) -> str | None: ...
 
     @property
     def fill_tile(self) -> bytes: ...
@@ -115,6 +120,8 @@ class TileCodec(Protocol):
 
 
 class TilePyramid(Protocol):
+    """Encoded tiles by level, row and column."""
+
     @property
     def levels(self) -> tuple[Size, ...]: ...
     @property
@@ -127,7 +134,7 @@ class TilePyramid(Protocol):
 @dataclass(frozen=True)
 class _Codec:
     side: int
-    page: tifffile.TiffPage
+    page: Any
 
     @property
     def media_type(self) -> str | None:
@@ -146,13 +153,13 @@ class _Codec:
 @dataclass(frozen=True)
 class _TiffPyramid:
     levels: tuple[Size, ...]
-    pages: tuple[tifffile.TiffPage, ...]
+    pages: tuple[Any, ...]
     descriptor: int
     mpp: float | None = None
 
     @classmethod
     def of(cls, path: Path, tiff: tifffile.TiffFile) -> _TiffPyramid:
-        first = tiff.pages[0]
+        first: Any = tiff.pages[0]
         pages = (first, *(first.pages or ()))
         levels = tuple(Size(page.imagelength, page.imagewidth) for page in pages)
         made = cls(levels, pages, os.open(path, os.O_RDONLY))

@@ -79,5 +79,6 @@ class Overview:
         shift = (np.array([region.left, region.top]) + 0.5) * factor - 0.5
         matrix = np.array([[factor, 0, shift[0]], [0, factor, shift[1]]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        border = {"borderMode": cv2.BORDER_REPLICATE}
-        return np.asarray(cv2.warpAffine(self.pixels, matrix, region.size[::-1], flags=flags, **border), np.uint8)
+        size = (region.width, region.height)
+        shown = cv2.warpAffine(self.pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(shown, np.uint8)

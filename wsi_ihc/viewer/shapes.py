@@ -49,7 +49,7 @@ def tissue_shapes(mask: TissueMask, scale: float) -> Shapes:
     contours, _ = cv2.findContours(mask.pixels.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     drawn = (cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True)[:, 0] for contour in contours)
     # OpenCV counts the centres of pixels; corners lie half a pixel further.
-    rings = ((ring + 0.5) * mask.downsample * scale for ring in drawn if len(ring) > 2)
+    rings = ((ring.astype(np.float64) + 0.5) * mask.downsample * scale for ring in drawn if len(ring) > 2)
     return Shapes(TISSUE, "Tissue", tuple(rings))
 
 
