@@ -1,7 +1,7 @@
 """How true is virtual pan-cytokeratin? Generators against the 400 test pairs of HEMIT, with intervals by region.
 
     python scripts/hemit_ihc.py HEMIT/ pairs/
-    python benchmarks/hemit.py pairs/ panck recolour --pictures pictures/
+    python -m trials.judging.hemit pairs/ panck recolour --pictures pictures/
 
 Each generator, and the H&E itself, is compared with the truth as ``scripts/hemit_ihc.py`` cleaned and painted it, with
 the fields of it that no rule doubts, and with the truth without any rule. As a map of epithelium its score is the DAB

@@ -7,8 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from fault_kills import Ground, Row, row
-from fault_processes import Conversion, cluster, convert
+from trials.faults.kills import Ground, Row, row
+from trials.faults.processes import Conversion, cluster, convert
 
 _DAY_S = 86_400
 _FAKETIME = Path("/usr/lib") / (os.uname().machine + "-linux-gnu") / "faketime" / "libfaketime.so.1"

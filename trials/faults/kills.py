@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_processes import Conversion, LocalCluster, Outcome, cluster, send, without_paths
+from trials.faults.processes import Conversion, LocalCluster, Outcome, cluster, send, without_paths
 
 
 @dataclass(frozen=True)

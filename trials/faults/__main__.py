@@ -1,8 +1,8 @@
 """Disturbs conversions in every way that a night in a laboratory has, and compares what comes out byte for byte.
 
-    python benchmarks/faults.py WORK                     100 kills and every single fault; prints the table
-    python benchmarks/faults.py WORK --write             also into docs/faults.md
-    python benchmarks/faults.py WORK --kills 20 --only "kill" --seed 7
+    python -m trials.faults WORK                     100 kills and every single fault; prints the table
+    python -m trials.faults WORK --write             also into docs/faults.md
+    python -m trials.faults WORK --kills 20 --only "kill" --seed 7
 
 What was found is kept in WORK: trials that are done again replace their lines, and the others stay.
 
@@ -22,13 +22,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from fault_kills import Ground, Row, kill_conversions, kill_schedulers, kill_workers
-from fault_processes import convert
-from fault_trials import TRIALS
-from pages import write_between
-from runs import draw_slide, machine
+from benchmarks.pages import write_between
+from benchmarks.runs import draw_slide, machine
+from trials.faults.every import TRIALS
+from trials.faults.kills import Ground, Row, kill_conversions, kill_schedulers, kill_workers
+from trials.faults.processes import convert
 
-PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 SIDE_PX = 5000
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from loss_results import over_seeds, system_trials, training_means, trial_reports
-from loss_trials import SYSTEMS, VARIANTS, Scale, Trial, Variant, batch_sweep, losses_of, weight_sweep
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from trials.losses.results import over_seeds, system_trials, training_means, trial_reports
+from trials.losses.trials import SYSTEMS, VARIANTS, Scale, Trial, Variant, batch_sweep, losses_of, weight_sweep
 from wsi_ihc.evaluation.recipes import measure_named
 from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair

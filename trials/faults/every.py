@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fault_batches as batches
-import fault_files as files
-import fault_network as network
-import fault_wires as wires
+from trials.faults import batches, files, network, wires
 
 TRIALS = {
     trial.__name__.replace("_", " "): trial

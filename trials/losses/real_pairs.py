@@ -1,6 +1,6 @@
 """Does training on real pairs learn anything? Leave-out folds on pairs of one section, against what needs no learning.
 
-    python benchmarks/real_pairs.py HEMIT/      he/ beside mihc/ (or any layout that `wsi-ihc train` knows)
+    python -m trials.losses.real_pairs HEMIT/      he/ beside mihc/ (or any layout that `wsi-ihc train` knows)
 
 Every pair is held out once. L1 of the generator on the held-out pairs stands beside that of ``recolour``, of the mean
 training image and of the best single colour (the median of all training pixels). About three minutes on two cores.
@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from loss_trials import losses_of
 from numpy.typing import NDArray
 
+from trials.losses.trials import losses_of
 from wsi_ihc.evaluation.generated import stain_whole
 from wsi_ihc.generators import Stainer, fix_normalisation, load_generator, tune_allocator
 from wsi_ihc.measures.bootstrap import mean_estimate
@@ -37,7 +37,7 @@ from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.sources import Source
 
 _HERE = Path(__file__).resolve().parent
-_CONFIG = _HERE.parent / "configs" / "hemit.yaml"
+_CONFIG = _HERE.parents[1] / "configs" / "hemit.yaml"
 _COMPETITORS = ("the trained generator", "recolour", "mean training image", "best single colour")
 
 Image = NDArray[np.uint8]

@@ -1,8 +1,8 @@
 """pix2pix, pyramid pix2pix and the variance-penalised GAN on the same drawn tissue: trained, judged, written up.
 
-python benchmarks/compare_losses.py             about an hour on two quiet cores; stop and start it as you like
-python benchmarks/compare_losses.py --report    only writes docs/comparison.md from the results that are there
-python benchmarks/compare_losses.py --scale gpu 512 px and full width, hours on a GPU; its own results and report
+python -m trials.losses             about an hour on two quiet cores; stop and start it as you like
+python -m trials.losses --report    only writes docs/comparison.md from the results that are there
+python -m trials.losses --scale gpu 512 px and full width, hours on a GPU; its own results and report
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-from loss_pictures import draw_curve, draw_strips
-from loss_report import write_report
-from loss_trials import (
+
+from trials.losses.pictures import draw_curve, draw_strips
+from trials.losses.report import write_report
+from trials.losses.trials import (
     BASELINES,
     CPU,
     GPU,
@@ -35,7 +36,6 @@ from loss_trials import (
     run_trial,
     weight_sweep,
 )
-
 from wsi_ihc.generators import tune_allocator
 
 _HERE = Path(__file__).resolve().parent
@@ -58,7 +58,7 @@ def main() -> None:
     results = arguments.results / f"losses-{scale.name}"
     if not arguments.report:
         run_everything(scale, results, arguments.seeds)
-    docs = arguments.docs or (_HERE.parent / "docs" if scale is CPU else results / "report")
+    docs = arguments.docs or (_HERE.parents[1] / "docs" if scale is CPU else results / "report")
     docs.mkdir(parents=True, exist_ok=True)
     draw_curve(scale, results, arguments.seeds, docs / "comparison_sweeps.png")
     draw_strips(scale, results, docs / "comparison.jpg")

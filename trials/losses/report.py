@@ -7,8 +7,16 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from loss_results import SETTINGS, Setting, difference, over_seeds, system_trials, training_means, trial_reports
-from loss_trials import (
+from trials.losses.results import (
+    SETTINGS,
+    Setting,
+    difference,
+    over_seeds,
+    system_trials,
+    training_means,
+    trial_reports,
+)
+from trials.losses.trials import (
     BASELINES,
     SHIFT_PX,
     SYSTEMS,
@@ -21,13 +29,12 @@ from loss_trials import (
     report_folder,
     weight_sweep,
 )
-
 from wsi_ihc.evaluation.recipes import Measure, measure_named
 from wsi_ihc.evaluation.report import Report, read_report
 from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.training.export import describe_losses
 
-BEGIN, END = "<!-- results: written by benchmarks/compare_losses.py --report -->", "<!-- end of results -->"
+BEGIN, END = "<!-- results: written by trials.losses --report -->", "<!-- end of results -->"
 
 MEASURES = (
     "psnr", "ssim", "texture_frechet", "texture_kernel_x1000", "dab_r", "dab_r_within", "dab_error",

@@ -1,7 +1,7 @@
 """One batch over drawn, real and hostile slides: what became of each, in how long, and whether the summary is true.
 
-    python benchmarks/cohort.py --shared DIR            DIR has slides/ and odd/; prints the table
-    python benchmarks/cohort.py --shared DIR --write    also into docs/cohorts.md
+    python -m trials.slides.cohort --shared DIR            DIR has slides/ and odd/; prints the table
+    python -m trials.slides.cohort --shared DIR --write    also into docs/cohorts.md
 
 Every slide below DIR/slides, every file below DIR/odd whatever it is, and eight phantoms. Real slides of which the
 files state no pixel size are given one, as for docs/real_slides.md. The generator is ``recolour`` unless another is
@@ -21,13 +21,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import write_between
-from real_slides import name_of, slides_in
-from runs import machine
-
+from benchmarks.pages import write_between
+from benchmarks.runs import machine
+from trials.slides.real_slides import name_of, slides_in
 from wsi_ihc.output.ometiff import verify_ome_tiff
 
-PAGE = Path(__file__).parents[1] / "docs" / "cohorts.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cohorts.md"
 PHANTOMS = {"0+": "1024x1024", "1+": "2048x1536", "2+": "3000x3000", "3+": "5000x4000"}
 SHARES = {"dense": "1", "sparse": "0.1"}
 STATED_NOWHERE = {

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fault_kills import Ground, Row, row
-from fault_processes import CORE_PX, LIMIT_S, Outcome, cluster, convert, wait_until
+from trials.faults.kills import Ground, Row, row
+from trials.faults.processes import CORE_PX, LIMIT_S, Outcome, cluster, convert, wait_until
 
 _SLIDES = 4
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_kills import Ground, Row, row
-from fault_processes import Conversion, Host, LocalCluster, Outcome, cluster, convert
+from trials.faults.kills import Ground, Row, row
+from trials.faults.processes import Conversion, Host, LocalCluster, Outcome, cluster, convert
 
 _SWITCH = "wsi-ihc-switch"
 _SHORT_S, _PATIENCE = 6.0, "8s"

@@ -48,7 +48,7 @@ SHIFT_PX = (10, 30)
 """Shortest and longest distance between the two sides of a misaligned pair."""
 MPP = 0.5
 
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _MARGIN_PX = 32
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fault_kills import Ground, Row, row
-from fault_processes import Conversion, blocks_of, convert, without_paths
+from trials.faults.kills import Ground, Row, row
+from trials.faults.processes import Conversion, blocks_of, convert, without_paths
 
 _BLOCKS = 75
 """Of the slide, with tissue."""

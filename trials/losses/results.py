@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from loss_trials import Scale, System, Trial, Variant, losses_of, report_folder
 from scipy import stats
 
+from trials.losses.trials import Scale, System, Trial, Variant, losses_of, report_folder
 from wsi_ihc.evaluation.recipes import Measure
 from wsi_ihc.evaluation.report import Report, read_report
 from wsi_ihc.evaluation.summary import set_statistics

@@ -1,6 +1,6 @@
 """Converts every slide of a folder and prints what became of each, as the tables of docs/real_slides.md.
 
-    python benchmarks/real_slides.py FOLDER --mpp dicom_prostate=4 --keep OUTPUTS
+    python -m trials.slides.real_slides FOLDER --mpp dicom_prostate=4 --keep OUTPUTS
 
 A slide without a pixel size is given one: that of ``--mpp`` whose NAME its path begins with, else 0.5 um/px. The column
 of Bio-Formats needs Java and the jar that ``pytest -m java`` leaves in the cache.
@@ -23,7 +23,7 @@ from wsi_ihc.errors import ResolutionError, WsiIhcError
 from wsi_ihc.slides.dicom_series import is_dicom, series_files
 
 JAR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wsi-ihc-tests" / "bioformats_package.jar"
-PROBE = Path(__file__).parents[1] / "tests" / "java" / "ReadLevels.java"
+PROBE = Path(__file__).parents[2] / "tests" / "java" / "ReadLevels.java"
 ASSUMED_MPP = 0.5
 HEADS = ["slide", "reader", "working plane", "tissue", "s", "MB", "Bio-Formats sees", "notices"]
 
