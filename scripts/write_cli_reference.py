@@ -23,7 +23,7 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a fault of ours (`WSI_IHC_DEBUG=1` shows where), `doctor` or `batch` did not find or stain everything |
+| 1 | internal error (`WSI_IHC_DEBUG=1` shows where); `doctor` found a fault; `batch`: slides failed |
 | 2 | an option, a configuration file, or a combination that cannot be |
 | 3 | the slide: unreadable, unsupported, or its pixel size is missing or too coarse |
 | 4 | the generator: no usable weights or bundle |

@@ -48,7 +48,7 @@ class Outcome:
             return f"ended by {signal.Signals(-self.code).name}"
         if self.seconds > DEADLINE_S:
             return f"took {self.seconds:.0f} s"
-        if "Traceback" in self.said or "a fault of ours" in self.said:
+        if "Traceback" in self.said or "internal error" in self.said:
             return f"traceback: {self.said}"
         if self.code == 0:
             return None if output.exists() else "said that all is well, but wrote nothing"

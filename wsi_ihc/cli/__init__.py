@@ -11,6 +11,7 @@ import click
 
 from wsi_ihc import __version__
 from wsi_ihc.cli.supervision import Advice, run_supervised
+from wsi_ihc.cli.terminal import complain, flush_streams, prepare_streams
 from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
 COMMANDS = {
@@ -82,6 +83,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    prepare_streams()
+    try:
+        return _command(arguments)
+    finally:
+        flush_streams()
+
+
+def _command(arguments: list[str]) -> int:
     try:
         result: Any = cli.main(arguments, prog_name="wsi-ihc", standalone_mode=False)
     except click.ClickException as error:
@@ -89,14 +98,14 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         kept = "; what was finished is kept, run the same command again to continue"
-        click.echo(f"wsi-ihc: interrupted{kept if _is_conversion(arguments) else ''}", err=True)
+        complain(f"interrupted{kept if _is_conversion(arguments) else ''}")
         return INTERRUPTED
     except WsiIhcError as error:
-        click.echo(f"wsi-ihc: {error}", err=True)
+        complain(error)
         return error.exit_code
     except MemoryError:
         smaller = "; try --batch-size 1 or --set tiling.core_px=512" if _is_conversion(arguments) else ""
-        click.echo(f"wsi-ihc: out of memory{smaller}", err=True)
+        complain(f"out of memory{smaller}")
         return DeviceError.exit_code
     except BrokenPipeError:
         return 0
@@ -104,13 +113,13 @@ def _run(arguments: list[str]) -> int:
         if os.environ.get("WSI_IHC_DEBUG"):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"wsi-ihc: {where}{error.strerror or one_line(error)}; check path, permissions and disk", err=True)
+        complain(f"{where}{error.strerror or one_line(error)}; check path, permissions and disk")
         return StorageError.exit_code
     except Exception as error:
         if os.environ.get("WSI_IHC_DEBUG"):
             raise
         seen = f"{type(error).__name__}: {one_line(error)}"
-        click.echo(f"wsi-ihc: a fault of ours: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)", err=True)
+        complain(f"internal error: {seen} (WSI_IHC_DEBUG=1 shows where; please report it)")
         return 1
     return result if isinstance(result, int) else 0
 
@@ -122,9 +131,9 @@ def _is_conversion(arguments: list[str]) -> bool:
 def _show(error: click.ClickException) -> None:
     """A mistake in the words of the command, on one line; only the help that bare commands ask for is longer."""
     said = error.format_message()
-    if "\n" in said:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
     where = f" (see {context.command_path} --help)" if context else ""
-    click.echo(f"wsi-ihc: {said.rstrip('.')}{where}", err=True)
+    complain(f"{said.rstrip('.')}{where}")
