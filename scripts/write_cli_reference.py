@@ -5,9 +5,12 @@ python scripts/write_cli_reference.py [--check]
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -23,20 +26,21 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | internal error (`WSI_IHC_DEBUG=1` shows where); `doctor` found a fault; `batch`: slides failed |
-| 2 | an option, a configuration file, or a combination that cannot be |
+| 1 | an internal error (`WSI_IHC_DEBUG=1` shows the traceback); `doctor` found a fault; `batch`: slides failed |
+| 2 | an option or a setting that is wrong, or that does not go with another |
 | 3 | the slide: unreadable, unsupported, or its pixel size is missing or too coarse |
 | 4 | the generator: no usable weights or bundle |
 | 5 | the disk: full, read-only, gone; what was stored is kept |
 | 6 | the output: exists, is being written by another run, or failed verification |
 | 7 | the device: missing, or out of memory |
-| 8 | training or evaluation data |
-| 9 | a training that diverged; its last good checkpoint is kept |
+| 8 | the data set of a training or an evaluation |
+| 9 | the training diverged; its last good checkpoint is kept |
 | 10 | the dask cluster of `--scheduler`: no scheduler, no workers, or lost; what was stained is kept |
-| 70 | a library's own code crashed, or the process was killed from outside |
+| 70 | a library crashed, or the process was killed from outside |
 | 130 | interrupted; the same command continues |
 
-Every setting has a name, `section.key`, for `--set` and for the YAML of `--config`: [settings.md](settings.md).
+Every setting has a key, `section.name`, for `--set` and for the YAML file of `--config`:
+[settings of a conversion](settings.md), [settings of a training](training_settings.md).
 """
 
 SETTINGS_HEADER = """# {title}
@@ -85,6 +89,7 @@ def _settings_page(title: str, module: str, model: type[BaseModel]) -> str:
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    meanings = field_docstrings(model)
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         key = f"{prefix}{name}"
@@ -93,8 +98,23 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         elif isinstance(default, dict):
             yield from _rows(type(next(iter(default.values()))), f"{key}.{NAMED}.")
         else:
-            meaning = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
+            meaning = meanings.get(name, "").replace("``", "`").replace("|", "\\|")
             yield f"| `{key}` | {_shown(default, field)} | {meaning} |"
+
+
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The string under each field of ``model``, on one line.
+
+    Read from the source here, not by pydantic: that would cost every start of the program a tenth of a second.
+    """
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
 
 
 def _shown(default: object, field: FieldInfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -13,10 +14,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from rich.console import Console
 
 from wsi_ihc.cli import COMMANDS, _run, cli
 from wsi_ihc.cli.doctor import Finding, _engine, examine_all
-from wsi_ihc.errors import WsiIhcError
+from wsi_ihc.cli.progress import _Pace
+from wsi_ihc.cli.training_display import _COLUMNS, _Bar
+from wsi_ihc.errors import GeneratorError, WsiIhcError
 
 
 def _tree(error: type[WsiIhcError]) -> list[type[WsiIhcError]]:
@@ -158,7 +162,7 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_trouble_of_the_machine_is_no_fault_of_ours(
+def test_a_trouble_of_the_machine_is_no_internal_error(
     small_slide: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def locked(path: Path) -> bool:
@@ -168,7 +172,10 @@ def test_a_trouble_of_the_machine_is_no_fault_of_ours(
     assert _run(["info", str(small_slide)]) == 3
     assert capsys.readouterr().err == f"wsi-ihc: {small_slide}: cannot be read (Permission denied); check the path\n"
     assert _run(["convert", str(small_slide), "-o", "out.ome.tiff", "--generator", "identity"]) == 5
-    assert capsys.readouterr().err == "wsi-ihc: out.ome.tiff: Permission denied; check path, permissions and disk\n"
+    assert (
+        capsys.readouterr().err
+        == "wsi-ihc: out.ome.tiff: Permission denied; check the path, the permissions and the disk\n"
+    )
 
 
 def _healthy() -> Finding:
@@ -186,7 +193,7 @@ def _fails() -> Finding:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 def test_doctor_reports_a_crash_and_goes_on() -> None:
-    findings = examine_all({"a": _healthy, "engine": _crashes, "b": _fails, "c": _crashes, "d": _healthy})
+    findings = dict(examine_all({"a": _healthy, "engine": _crashes, "b": _fails, "c": _crashes, "d": _healthy}))
     assert list(findings) == ["a", "engine", "b", "c", "d"]
     assert [ok for ok, _ in findings.values()] == [True, False, False, False, True]
     assert findings["engine"][1].startswith("crashed (SIGSEGV): convert with --backend torch")
@@ -199,3 +206,59 @@ def test_doctor_tries_the_engine_that_auto_takes() -> None:
     ok, seen = _engine()
     assert ok
     assert re.fullmatch(r"(torch|openvino) in (float32|bfloat16|float16) on the (cpu|cuda), tried", seen)
+
+
+def test_verify_shows_figures(small_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.ome.tiff"
+    assert _run(["convert", str(small_slide), "-o", str(output), "--generator", "identity", "-q"]) == 0
+    assert _run(["verify", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "sound, 1700 x 1300 px" in said
+    assert re.search(r"levels +3, down to 425 x 325 px", said)
+    assert re.search(r"tiles +\d+ of 512 px, jpeg", said)
+    assert re.search(r"pixel size +0.5 um/px", said)
+    assert _run(["verify", "--json", str(output)]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["figures"]["pixel size"] == "0.5 um/px"
+
+
+def test_tissue_as_json(small_slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["tissue", str(small_slide), "-o", str(tmp_path / "mask.png"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert 0.1 < facts["tissue_fraction"] < 1
+    assert facts["tissue_mm2"] == pytest.approx(facts["tissue_fraction"] * facts["width_mm"] * facts["height_mm"])
+
+
+def test_only_the_users_own_generators_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WSI_IHC_HOME", str(tmp_path))
+    mine = tmp_path / "bundles" / "mine.safetensors"
+    mine.parent.mkdir()
+    mine.write_bytes(b"")
+    for name, words in (("recolour", "came with"), ("her2-demo", "came with"), ("other", "you installed: mine")):
+        assert _run(["weights", "remove", name, "--yes"]) == GeneratorError.exit_code
+        assert words in capsys.readouterr().err
+    assert _run(["weights", "remove", "../bundles/mine", "--yes"]) == GeneratorError.exit_code
+    assert mine.exists()
+    assert _run(["weights", "remove", "mine", "--yes"]) == 0
+    assert not mine.exists()
+
+
+def test_pace_leaves_out_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step also waits for the generator to start."""
+    clock = iter((100.0, 101.0, 102.0))
+    monkeypatch.setattr("wsi_ihc.cli.progress.time.monotonic", lambda: next(clock))
+    pace = _Pace()
+    assert [pace.advance(4), pace.advance(4), pace.advance(4)] == [0, 4, 4]
+
+
+def test_a_training_fits_a_terminal_of_80_columns() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO(), record=True)
+    bar = _Bar(*_COLUMNS, console=console)
+    bar.add_task("training", total=65000, completed=13000, pace="12.43 steps/s", losses="loss " * 30)
+    console.print(bar.get_renderable())
+    lines = console.export_text().splitlines()
+    assert "13000/65000 12.43 steps/s 0:00:00 gone, -:--:-- left" in lines[0]
+    assert lines[1].startswith("loss loss")
+    assert max(map(len, lines)) <= 80

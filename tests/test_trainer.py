@@ -338,11 +338,11 @@ def test_ctrl_c_is_one_line_with_the_command_that_goes_on(
     monkeypatch.setattr(Trainer, "take_steps", take_steps)
     (line,) = capsys.readouterr().err.strip().splitlines()
     told, command = line.split(", with: ")
-    assert told == "wsi-ihc: interrupted after step 21; go on from step 20, the last checkpoint"
+    assert told == "wsi-ihc: interrupted after step 21; continue from step 20, the last checkpoint"
     assert shlex.split(command) == ["wsi-ihc", *arguments, "--resume"]
     assert _run(shlex.split(command)[1:]) == 0
     said = capsys.readouterr().err
-    assert "resuming after step 20" in said
+    assert "continuing after step 20" in said
     assert "22 steps taken" in said
 
 

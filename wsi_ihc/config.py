@@ -19,9 +19,9 @@ from wsi_ihc.errors import SettingsError, one_line
 
 
 class Settings(BaseModel):
-    """Base of every section: frozen, strict about names, documented by the strings under its fields."""
+    """Base of every section: frozen, strict about names. The string under a field documents it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def _known_device(value: str) -> str:

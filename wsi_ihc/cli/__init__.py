@@ -1,4 +1,4 @@
-"""The command line: one module per command, imported only when its command is called."""
+"""The command line. Each command is a module of its own, imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wsi_ihc.cli.terminal import complain, flush_streams, prepare_streams
 from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
 COMMANDS = {
-    "convert": "Stain a whole slide: H&E in, virtual IHC pyramid out.",
-    "batch": "Stain many slides, each in a process of its own; continues where it was.",
-    "status": "Where a batch stands: done, running, failed and why, waiting.",
+    "convert": "Stain one slide: H&E in, virtual IHC pyramid out.",
+    "batch": "Stain many slides; the same command again continues.",
+    "status": "Show the progress of a batch: done, running, failed, waiting.",
     "view": "Show a slide beside its virtual stain in a browser.",
-    "info": "What a slide is, and how convert would read it.",
-    "tissue": "Find the tissue of a slide; write the mask as GeoJSON or PNG.",
-    "verify": "Check an output: levels, scale, tiles, provenance.",
-    "weights": "List, show and import generators.",
-    "phantom": "Draw a digital tissue phantom, H&E and HER2 IHC.",
-    "train": "Train a generator.",
-    "evaluate": "Judge a generator, or any images, against real IHC.",
-    "doctor": "Versions, device, codecs, readers, disk: one screen.",
+    "info": "Describe a slide, and how convert would read it.",
+    "tissue": "Find the tissue of a slide; write it as GeoJSON or PNG.",
+    "verify": "Check outputs: levels, scale, tiles, provenance.",
+    "weights": "List, show, import, export and remove generators.",
+    "phantom": "Draw a digital tissue phantom in H&E and HER2 IHC.",
+    "train": "Train a generator from pairs of H&E and IHC.",
+    "evaluate": "Compare generated images with real IHC.",
+    "doctor": "Check this machine: versions, device, codecs, readers, disk.",
 }
 
 INTERRUPTED = 130
@@ -42,11 +42,12 @@ _SUPERVISED = {
     "train": Advice("check the images with --check-only, and go on with --resume", "go on with --resume"),
     "evaluate": Advice("check the images, or try another --device or --precision"),
 }
-"""A damaged file or an engine could crash the interpreter: these run in a child process."""
+"""Commands that decode files of other people or run a generator. Either can crash in C code, so they run in a child
+process."""
 
 
 class _LazyGroup(click.Group):
-    """Knows its commands by name; imports a command's module when it is used, so that help is instant."""
+    """Lists its commands by name and imports a command when it is called, so that ``--help`` is instant."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,18 +66,18 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, package_name="wsi-ihc")
 def cli() -> None:
-    """H&E whole-slide images in, virtual HER2 IHC slides out. Research use only.
+    """Turn H&E whole-slide images into virtual HER2 IHC slides. Research use only.
 
     \b
     wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
 
-    Exit codes: 0 done, 1 unexpected, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
-    9 training diverged, 10 dask cluster, 70 a library's own code crashed, 130 interrupted.
+    Exit codes: 0 done, 1 internal error, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
+    9 training diverged, 10 dask cluster, 70 a library crashed, 130 interrupted.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: runs the command, and turns everything expected into one line and an exit code."""
+    """Entry point. Runs the command; an error becomes one line and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     advice = _SUPERVISED.get(arguments[0]) if arguments else None
     sys.exit(run_supervised(arguments, _run, advice) if advice else _run(arguments))
@@ -97,7 +98,7 @@ def _command(arguments: list[str]) -> int:
         _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        kept = "; what was finished is kept, run the same command again to continue"
+        kept = "; finished blocks are kept, run the same command again to continue"
         complain(f"interrupted{kept if _is_conversion(arguments) else ''}")
         return INTERRUPTED
     except WsiIhcError as error:
@@ -113,7 +114,7 @@ def _command(arguments: list[str]) -> int:
         if os.environ.get("WSI_IHC_DEBUG"):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or one_line(error)}; check path, permissions and disk")
+        complain(f"{where}{error.strerror or one_line(error)}; check the path, the permissions and the disk")
         return StorageError.exit_code
     except Exception as error:
         if os.environ.get("WSI_IHC_DEBUG"):
@@ -129,7 +130,7 @@ def _is_conversion(arguments: list[str]) -> bool:
 
 
 def _show(error: click.ClickException) -> None:
-    """A mistake in the words of the command, on one line; only the help that bare commands ask for is longer."""
+    """Prints a wrong command on one line. The help that click shows for a bare command is longer."""
     said = error.format_message()
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()

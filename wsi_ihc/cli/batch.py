@@ -52,7 +52,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--no-space-check", is_flag=True, help="Begin although the disk looks too small.")
 @conversion_options
 @click.option("--overwrite", is_flag=True, help="Replace outputs that no batch has made.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done with each slide; write nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done with each slide; write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 def batch(
     slides: tuple[Path, ...], output: Path, recursive: bool, table: Path | None, jobs: int | None, gpus: str | None,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=OUTPUT, metavar="OUT.ome.tiff", help="Default: SLIDE_ihc.ome.tiff here.")
 @conversion_options
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what reader, level and settings were chosen, and why.")
 def convert(

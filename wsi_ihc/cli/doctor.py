@@ -1,4 +1,4 @@
-"""``wsi-ihc doctor``: is this machine fit, and if not, why not."""
+"""``wsi-ihc doctor``: checks whether this machine can run everything."""
 
 from __future__ import annotations
 
@@ -31,30 +31,35 @@ _LIBRARIES = [
 ]
 
 Finding = tuple[bool, str]
-"""Whether all is well, and what was seen."""
+"""Whether the check passed, and what it saw."""
 Check = Callable[[], Finding]
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
-    """Versions, device, codecs, readers and disk on one screen; exit status 1 when something is missing."""
-    findings = examine_all(_CHECKS)
+    """Check this machine: versions, device, codecs, readers and disk. Exit code 1 when something is missing."""
+    findings: dict[str, Finding] = {}
+    for name, (ok, seen) in examine_all(_CHECKS):
+        findings[name] = ok, seen
+        if not as_json:
+            click.echo(f"{click.style('ok ', fg='green') if ok else click.style('BAD', fg='red')}  {name:<12} {seen}")
     if as_json:
         click.echo(json.dumps({name: {"ok": ok, "seen": seen} for name, (ok, seen) in findings.items()}, indent=2))
-    else:
-        for name, (ok, seen) in findings.items():
-            click.echo(f"{click.style('ok ', fg='green') if ok else click.style('BAD', fg='red')}  {name:<12} {seen}")
     if not all(ok for ok, _ in findings.values()):
         raise SystemExit(1)
 
 
-def examine_all(checks: Mapping[str, Check]) -> dict[str, Finding]:
-    """The findings by name. The checks run in a child process: one that crashes is a finding, and the next goes on."""
-    findings: dict[str, Finding] = {}
-    while waiting := {name: check for name, check in checks.items() if name not in findings}:
-        findings |= _examined_until_a_crash(waiting)
-    return findings
+def examine_all(checks: Mapping[str, Check]) -> Iterator[tuple[str, Finding]]:
+    """Yields each finding with its name, as soon as it is known.
+
+    The checks run in a child process. A check that crashes is a finding too, and the next checks go on.
+    """
+    waiting = dict(checks)
+    while waiting:
+        for name, finding in _examined_until_a_crash(waiting.copy()):
+            del waiting[name]
+            yield name, finding
 
 
 def _examined_until_a_crash(checks: Mapping[str, Check]) -> Iterator[tuple[str, Finding]]:
@@ -62,7 +67,7 @@ def _examined_until_a_crash(checks: Mapping[str, Check]) -> Iterator[tuple[str, 
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_report, args=(checks, sender), daemon=True)
     child.start()
-    sender.close()  # so that the child's end is the only one, and its death the end of what is received
+    sender.close()  # the child now holds the only sending end: its death ends the receiving
     names = iter(checks)
     with receiver, suppress(EOFError):
         while True:
@@ -86,7 +91,7 @@ def _crash(name: str, code: int | None) -> str:
 def _examine(check: Check) -> Finding:
     try:
         return check()
-    except Exception as error:  # whatever is broken on this machine is the answer, not a failure of the command
+    except Exception as error:  # something is broken on this machine: that is the finding
         return False, f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""``wsi-ihc evaluate``: judge a generator, or any images, against real IHC."""
+"""``wsi-ihc evaluate``: compares generated images with real IHC."""
 
 from __future__ import annotations
 
@@ -32,53 +32,60 @@ _SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_
     required=True,
     type=_FOLDER,
     metavar="DIR",
-    help="Pairs: HE/ beside IHC/, trainA/ beside trainB/, or side-by-side images.",
+    help="Pairs: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.",
 )
-@click.option(
-    "--ihc", type=_FOLDER, metavar="DIR", help="The real IHC images, where --data holds the H&E images alone."
-)
-@click.option("--split", metavar="NAME", help="Which split; test by default, where there are splits.")
+@click.option("--ihc", type=_FOLDER, metavar="DIR", help="Folder of the real IHC, if --data holds only the H&E.")
+@click.option("--split", metavar="NAME", help="Split to use; test by default, if there are splits.")
 @click.option(
     "--predictions",
     type=_FOLDER,
     metavar="DIR",
-    help="Images that any program made, named like the H&E images, instead of a generator.",
+    help="Images made by any program and named like the H&E images, instead of a generator.",
 )
 @click.option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the report.")
 @click.option(
-    "--recipe", type=click.Choice(["bci", "modern", "all"]), default="all", show_default=True, help="Which measures."
+    "--recipe",
+    type=click.Choice(["bci", "modern", "all"]),
+    default="all",
+    show_default=True,
+    help="Measures to compute.",
 )
 @click.option(
     "--features",
     default="texture",
     show_default=True,
     metavar="FILE|texture",
-    help="Feature network for FID and KID (TorchScript or torch.export); texture is built in and NOT Inception.",
+    help="Feature network for FID and KID (TorchScript or torch.export). The built-in texture is NOT Inception.",
 )
 @click.option(
     "--against",
     multiple=True,
     metavar="REPORT|RUN|BUNDLE",
-    help="Compare with this report, or judge this run too. Repeatable.",
+    help="Compare with this report, or with this generator. Repeatable.",
 )
-@click.option("--name", metavar="TEXT", help="What the report calls this run.")
+@click.option("--name", metavar="TEXT", help="Name of this run in the report.")
 @click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where a generator runs."
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Device that runs the generator."
 )
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
     default="float32",
     show_default=True,
-    help="Arithmetic of a generator.",
+    help="Number format of the generator's arithmetic.",
 )
 @click.option(
-    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Processes that measure; 0 takes every core."
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Processes that measure images; 0 uses every core.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--html/--no-html", default=True, help="Write report.html beside report.json and images.csv.")
-@click.option("--overwrite", is_flag=True, help="Replace a report that is already there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--html/--no-html", default=True, help="Write report.html too, beside report.json and images.csv.")
+@click.option("--overwrite", is_flag=True, help="Replace a report that exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor table.")
 def evaluate(
     generator: str | None,
     data: Path,
@@ -96,25 +103,30 @@ def evaluate(
     seed: int,
     html: bool,
     overwrite: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
-    """Judge a generator (a training run, a bundle, a built-in name) or --predictions against real IHC.
+    """Compare the output of a generator, or the images of --predictions, with real IHC.
 
-    Figures come per HER2 level and overall with 95 % intervals, as report.json, images.csv and one page report.html.
+    The generator is the folder of a training run, a bundle, or a name from weights list. The report gives each measure
+    overall and by HER2 score, with 95 % intervals: report.json, images.csv and the page report.html.
 
     \b
     wsi-ihc evaluate runs/variance --data BCI/ -o report/
     wsi-ihc evaluate --predictions results/ --data BCI/ -o report/ --against other_report/
     """
+    if (generator is None) == (predictions is None):
+        raise SettingsError("evaluate: give either a generator (run, bundle or name) or --predictions DIR")
+    if not quiet:
+        click.echo("loading torch", err=True)
     from dataclasses import replace
 
     from wsi_ihc.evaluation.evaluate import Options, load_test_set, prepare_output
     from wsi_ihc.evaluation.evaluate import evaluate as evaluate_images
     from wsi_ihc.evaluation.generated import from_predictions
     from wsi_ihc.evaluation.recipes import chosen_recipes
+    from wsi_ihc.evaluation.report import JSON_NAME
 
-    if (generator is None) == (predictions is None):
-        raise SettingsError("evaluate: give either a generator (run, bundle or name) or --predictions DIR")
     options = Options(chosen_recipes(recipe), features, seed, workers, html)
     test_set = load_test_set(data, ihc, split)
     predicted = from_predictions(predictions, test_set.pairs) if predictions else None
@@ -125,12 +137,14 @@ def evaluate(
         made = predicted or judge.stain(str(generator), output)
         made = replace(made, name=name or made.name)
         report, comparison = evaluate_images(made, test_set, output, options, against=others, progress=progress)
-    if not quiet:
+    if as_json:
+        click.echo((output / JSON_NAME).read_text(encoding="utf-8").rstrip())
+    elif not quiet:
         _show(report, comparison, output)
 
 
 class _Judge:
-    """Stains with what the user named and judges it, every run under the same options."""
+    """Stains with the generators that the user named, and measures all of them with the same options."""
 
     def __init__(self, test_set: TestSet, options: Options, device: str, precision: str, progress: Progress) -> None:
         self._test_set, self._options, self._progress = test_set, options, progress
@@ -149,7 +163,7 @@ class _Judge:
         return replace(made, name=_run_name(generator, made.name))
 
     def report(self, source: str, folder: Path) -> Report:
-        """A report that is there already, or that of a run judged now into ``folder``."""
+        """Reads the report ``source``, or measures the generator ``source`` and writes its report to ``folder``."""
         from wsi_ihc.evaluation.evaluate import evaluate as evaluate_images
         from wsi_ihc.evaluation.evaluate import prepare_output
         from wsi_ihc.evaluation.report import JSON_NAME, read_report
@@ -163,7 +177,7 @@ class _Judge:
 
 
 def _run_name(generator: str, name: str) -> str:
-    """A run goes by its folder: several runs may share the name in their cards."""
+    """The name of a run is that of its folder: several runs may share the name on their cards."""
     return Path(generator).resolve().name if Path(generator).is_dir() else name
 
 

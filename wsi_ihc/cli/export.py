@@ -1,4 +1,4 @@
-"""``wsi-ihc weights export``: the generator of a run as a bundle."""
+"""``wsi-ihc weights export``: writes the generator of a training run as a bundle."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("-o", "--output", required=True, metavar="NAME|FILE", help="Install it under NAME, or write FILE.")
+@click.option("--last", is_flag=True, help="Take the last checkpoint instead of the best validated generator.")
 @click.option(
-    "-o", "--output", required=True, metavar="NAME|FILE", help="A name to install it under, or a file to write."
-)
-@click.option("--last", is_flag=True, help="The generator of the last checkpoint instead of the best validated one.")
-@click.option(
-    "--half", is_flag=True, help="Weights in float16: half the size; the numbers change by under a grey level."
+    "--half", is_flag=True, help="Store float16 weights: half the size; pixels change by less than one grey level."
 )
 @click.option("--measured", default="", metavar="TEXT", help="For the card: how it was judged, and with which result.")
-@click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle of this name.")
 def export(run: Path, output: str, last: bool, half: bool, measured: str, overwrite: bool) -> None:
-    """Turn the averaged generator of RUN into a bundle with its card, ready for convert --generator."""
+    """Write the averaged generator of RUN as a bundle with its card, ready for convert --generator."""
     from wsi_ihc.generators import bundle_path, generator_name
     from wsi_ihc.training.export import export_run
 

@@ -1,4 +1,4 @@
-"""wsi-ihc info: what a slide is, and how convert would read it."""
+"""``wsi-ihc info``: describes a slide, and how convert would read it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     default=0.5,
     show_default=True,
     metavar="UM",
-    help="Resolution of the generator.",
+    help="Resolution that the generator wants.",
 )
 @some_conversion_options("slide__mpp", "slide__reader")
 def info(slide: Path, as_json: bool, **values: Any) -> None:
-    """What SLIDE is: reader, vendor, levels, pixel size, and what convert would use.
+    """Describe SLIDE: reader, vendor, levels, pixel size, and the level that convert would read.
 
-    A slide that convert would refuse is refused here too, for the same reason.
+    A slide that convert would refuse is refused here too, with the same message.
     """
     from contextlib import closing
 
@@ -49,7 +49,7 @@ def info(slide: Path, as_json: bool, **values: Any) -> None:
 
 
 def _facts(slide: SlideReader, wanted: float) -> dict[str, Any]:
-    """Everything worth knowing, as plain data."""
+    """Facts about the slide, as plain data for JSON."""
     from wsi_ihc.slides import check_brightfield
 
     stain = check_brightfield(slide)
@@ -75,7 +75,7 @@ def _facts(slide: SlideReader, wanted: float) -> dict[str, Any]:
 
 
 def _working(slide: SlideReader, wanted: float) -> dict[str, Any]:
-    """The plane that a generator trained at ``wanted`` um/px would see, or why there is none."""
+    """The plane that a generator trained at ``wanted`` um/px would see, or the reason why there is none."""
     from wsi_ihc.errors import ResolutionError
     from wsi_ihc.slides import SlideView
 
@@ -94,7 +94,7 @@ def _working(slide: SlideReader, wanted: float) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    """For people: a table on a terminal, plain lines in a file or a pipe."""
+    """Prints the facts: a table of levels on a terminal, plain lines in a file or a pipe."""
     from rich.console import Console
 
     objective = f"{facts['objective']}x" if facts["objective"] else "unknown"

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings."""
+"""Options that several commands share, and their way into the settings."""
 
 from __future__ import annotations
 
@@ -15,35 +15,53 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 SLIDE = click.Path(path_type=Path)
 OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
-# The name of each is the setting's own key, a double underscore for the dot.
+# The name of each option is the key of its setting, with a double underscore for the dot.
 _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "generator__name": ("--generator", {"metavar": "NAME|FILE", "help": "A built-in or installed one, or a bundle."}),
+    "generator__name": (
+        "--generator",
+        {"metavar": "NAME|FILE", "help": "Name of a generator (see weights list), or a bundle file."},
+    ),
     "slide__mpp": (
         "--mpp",
-        {"type": float, "metavar": "UM", "help": "Pixel size of level 0, where the file has none or a wrong one."},
+        {"type": float, "metavar": "UM", "help": "Pixel size of level 0, if the file states none or a wrong one."},
     ),
     "tissue__source": (
         "--tissue",
-        {"metavar": "auto|none|FILE.geojson", "help": "Where the tissue is: found, everywhere, or as drawn in QuPath."},
+        {
+            "metavar": "auto|none|FILE.geojson",
+            "help": "Find the tissue, stain the whole slide, or take outlines from QuPath.",
+        },
     ),
-    "compute__device": ("--device", {"metavar": "auto|cpu|cuda[:i]", "help": "Where the generator runs."}),
+    "compute__device": ("--device", {"metavar": "auto|cpu|cuda[:i]", "help": "Device that runs the generator."}),
     "compute__precision": (
         "--precision",
-        {"type": click.Choice(get_args(Precision)), "help": "Arithmetic of the generator."},
+        {"type": click.Choice(get_args(Precision)), "help": "Number format of the generator's arithmetic."},
     ),
     "compute__backend": (
         "--backend",
         {"type": click.Choice(["auto", "torch", "openvino"]), "help": "Library that runs the generator."},
     ),
-    "compute__memory": ("--memory", {"metavar": "SIZE", "help": "For process (CPU) or device (GPU), such as 4GB."}),
+    "compute__memory": (
+        "--memory",
+        {"metavar": "SIZE", "help": "Memory limit, e.g. 4GB: of the process on a CPU, of the device on a GPU."},
+    ),
     "generator__normalisation": (
         "--normalisation",
-        {"type": click.Choice(["auto", "running", "calibrated", "tile"]), "help": "How norm layers are fixed."},
+        {
+            "type": click.Choice(["auto", "running", "calibrated", "tile"]),
+            "help": "Statistics that the norm layers use.",
+        },
     ),
-    "compute__batch_size": ("--batch-size", {"metavar": "auto|N", "help": "Blocks in one pass of the generator."}),
+    "compute__batch_size": (
+        "--batch-size",
+        {"metavar": "auto|N", "help": "Blocks that pass through the generator together."},
+    ),
     "output__compression": (
         "--compression",
-        {"type": click.Choice(["jpeg", "deflate"]), "help": "deflate is without loss, and large."},
+        {
+            "type": click.Choice(["jpeg", "deflate"]),
+            "help": "Compression of the tiles; deflate is lossless and about six times larger.",
+        },
     ),
     "output__quality": ("--quality", {"type": int, "metavar": "1..100", "help": "JPEG quality; 85 by default."}),
     "slide__reader": (
@@ -55,24 +73,31 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 _SETTINGS_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "config": (
         "--config",
-        {"type": click.Path(path_type=Path, dir_okay=False), "metavar": "FILE", "help": "YAML with what differs."},
+        {
+            "type": click.Path(path_type=Path, dir_okay=False),
+            "metavar": "FILE",
+            "help": "YAML file with the settings that differ from the defaults.",
+        },
     ),
-    "assignments": ("--set", {"multiple": True, "metavar": "KEY=VALUE", "help": "Any setting: tiling.core_px=2048."}),
+    "assignments": (
+        "--set",
+        {"multiple": True, "metavar": "KEY=VALUE", "help": "Any setting, e.g. tiling.core_px=2048. Repeatable."},
+    ),
 }
 
 
 def conversion_options(command: _Command) -> _Command:
-    """Every option of a conversion; the values reach the command as ``**values`` for :func:`conversion_settings`."""
+    """Adds every option of a conversion. Their values reach the command as ``**values``."""
     return _with_options(settings_options(command), _CONVERSION_OPTIONS)
 
 
 def some_conversion_options(*names: str) -> Callable[[_Command], _Command]:
-    """Those of a conversion's options that ``names`` (``slide__mpp``) list, for a command that needs no others."""
+    """Adds only the options of a conversion that ``names`` list, for example ``slide__mpp``."""
     return lambda command: _with_options(command, {name: _CONVERSION_OPTIONS[name] for name in names})
 
 
 def settings_options(command: _Command) -> _Command:
-    """``--config`` and ``--set``, for commands whose settings live in sections."""
+    """Adds ``--config`` and ``--set``."""
     return _with_options(command, _SETTINGS_OPTIONS)
 
 
@@ -83,10 +108,10 @@ def _with_options(command: _Command, options: dict[str, tuple[str, dict[str, Any
 
 
 def conversion_settings(values: dict[str, Any]) -> ConversionSettings:
-    """Settings from the options of :func:`conversion_options`; what was not given keeps its default.
+    """Settings from the values of :func:`conversion_options`. An option that was not given keeps its default.
 
     Raises:
-        SettingsError: naming the option or the key, what was given and what was expected.
+        SettingsError: the message names the key, the given value and the expected one.
     """
     config, assignments = values.pop("config", None), values.pop("assignments", ())
     given = {key.replace("__", "."): _number_or_text(value) for key, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``wsi-ihc phantom``: draw a slide, or a data set of pairs, that nobody ever had to donate."""
+"""``wsi-ihc phantom``: draws a slide or a data set of pairs, with no patient behind it."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ SPARSE = 0.05
     required=True,
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="The slide (.tiff), or with --pairs a new folder.",
+    help="Slide to write (.tiff); with --pairs, a new folder.",
 )
 @click.option(
     "--her2",
     type=click.Choice(HER2_SCORES),
     default="3+",
     show_default=True,
-    help="HER2 level of the tumour.",
+    help="HER2 score of the tumour.",
 )
-@click.option("--size", metavar="WxH", help="Pixels; 2048x2560 by default, 512x512 with --pairs.")
-@click.option("--mpp", type=float, default=0.5, show_default=True, metavar="UM", help="Pixel size, um/px.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, another tumour.")
+@click.option("--size", metavar="WxH", help="Size in pixels; 2048x2560 by default, 512x512 with --pairs.")
+@click.option("--mpp", type=float, default=0.5, show_default=True, metavar="UM", help="Pixel size.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed; another seed draws another tumour."
+)
 @click.option(
     "--pair",
     is_flag=False,
     flag_value=BESIDE,
     metavar="[FILE]",
-    help="Also draw the HER2 IHC of the same section (OUT_ihc.tiff, or FILE).",
+    help="Also draw the HER2 IHC of the same section, as OUT_ihc.tiff or FILE.",
 )
 @click.option(
     "--sparse",
@@ -49,22 +51,26 @@ SPARSE = 0.05
     flag_value=str(SPARSE),
     type=float,
     metavar="[SHARE]",
-    help=f"Share of the slide under tissue; 0.6 without, {SPARSE} when no number follows.",
+    help=f"Share of the slide that tissue covers: 0.6 without this option, {SPARSE} with it and no number.",
 )
 @click.option(
     "--look",
     type=int,
     metavar="N",
-    help="A random laboratory and scanner, drawn from this seed; a clean slide without.",
+    help="Imitate a random laboratory and scanner, drawn from this seed; by default the slide is clean.",
 )
 @click.option(
     "--pairs",
     type=int,
     metavar="N",
-    help="Draw a data set of N pairs in the layout of BCI instead, all levels and looks.",
+    help="Draw a data set of N pairs instead, in the layout of BCI, with all scores and many looks.",
 )
 @click.option(
-    "--split", default="0.8,0.2", show_default=True, metavar="TRAIN,TEST", help="With --pairs: shares of the two."
+    "--split",
+    default="0.8,0.2",
+    show_default=True,
+    metavar="TRAIN,TEST",
+    help="With --pairs: shares of training and test pairs.",
 )
 @click.option(
     "--misalign",
@@ -72,13 +78,18 @@ SPARSE = 0.05
     default=0.0,
     show_default=True,
     metavar="PX",
-    help="With --pairs: shift the IHC by up to so much, and turn it slightly.",
+    help="With --pairs: shift each IHC by up to PX pixels and turn it slightly.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 256), default=2, show_default=True, metavar="N", help="Blocks drawn at once."
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Blocks to draw at the same time.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a slide that is there already.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--overwrite", is_flag=True, help="Replace a slide that exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def phantom(
     output: Path,
     her2: Her2,
@@ -95,7 +106,9 @@ def phantom(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Draw a digital tissue phantom: breast-like carcinoma in H&E, and its HER2 IHC. Any size, in bounded memory.
+    """Draw a digital tissue phantom: breast-like carcinoma in H&E, with its HER2 IHC if wanted.
+
+    Slides can have any size; memory stays the same.
 
     \b
     wsi-ihc phantom -o phantom.tiff --her2 3+ --size 16000x16000 --pair
@@ -160,7 +173,7 @@ def _size(text: str) -> Size:
 
 
 def _train_share(text: str) -> float:
-    """``80,20`` and ``0.8,0.2`` mean the same."""
+    """The share of the training pairs; ``80,20`` and ``0.8,0.2`` mean the same."""
     try:
         train, test = (float(part) for part in text.split(","))
     except ValueError:
@@ -172,14 +185,14 @@ def _train_share(text: str) -> float:
 
 def _check_outputs(output: Path, ihc: Path | None, overwrite: bool) -> None:
     if ihc is not None and ihc.absolute() == output.absolute():
-        raise SettingsError(f"--pair {ihc}: is the H&E's own name; give the IHC another")
+        raise SettingsError(f"--pair {ihc}: this is the name of the H&E; give the IHC another name")
     for path in (output, ihc):
         if path is None:
             continue
         if path.suffix.lower() not in (".tif", ".tiff"):
-            raise SettingsError(f"{path}: the phantom is a TIFF; end its name in .tiff")
+            raise SettingsError(f"{path}: the phantom is written as TIFF; the name must end in .tiff")
         if path.is_dir() or (path.exists() and not overwrite):
-            raise OutputError(f"{path}: is there already; give another name or --overwrite")
+            raise OutputError(f"{path}: exists already; give another name or --overwrite")
 
 
 @contextmanager

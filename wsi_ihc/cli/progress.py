@@ -1,4 +1,4 @@
-"""How a conversion shows that it lives: one bar on a terminal, plain lines in a log, nothing when quiet."""
+"""Progress of a conversion: a bar on a terminal, plain lines in a log, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG_INTERVAL_S = 30.0
 
 @contextmanager
 def conversion_progress(quiet: bool) -> Generator[Progress]:
-    """The display that fits: a bar on a terminal, lines elsewhere, silence when asked for."""
+    """Yields the display that fits standard error: a bar on a terminal, lines elsewhere, none when ``quiet``."""
     if quiet:
         yield Silence()
     elif sys.stderr.isatty():
@@ -31,30 +31,46 @@ def conversion_progress(quiet: bool) -> Generator[Progress]:
 
 
 class _Lines:
-    """A line at each stage, and every half minute while staining."""
+    """Prints a line at each stage, and every half minute while blocks are stained."""
 
     def stage(self, name: str) -> None:
         click.echo(name, err=True)
 
     def start(self, done: int, total: int, megapixels: float) -> None:
         self._done, self._total, self._megapixels = done, total, megapixels
-        self._first, self._started = done, time.monotonic()
-        self._said = self._started
+        self._pace, self._said = _Pace(), time.monotonic()
         if done:
-            click.echo(f"  resuming: {done} of {total} blocks are there", err=True)
+            click.echo(f"  continuing: {done} of {total} blocks were finished before", err=True)
 
     def advance(self, blocks: int) -> None:
         self._done += blocks
+        rate = self._pace.advance(blocks)
         now = time.monotonic()
         if now - self._said < _LOG_INTERVAL_S and self._done < self._total:
             return
         self._said = now
-        rate = (self._done - self._first) / max(now - self._started, 1e-9)
-        remaining = (self._total - self._done) / rate
-        click.echo(
-            f"  {self._done}/{self._total} blocks, {rate * self._megapixels:.2f} Mpx/s, {duration(remaining)} left",
-            err=True,
-        )
+        words = [f"  {self._done}/{self._total} blocks"]
+        if rate:
+            remaining = duration((self._total - self._done) / rate)
+            words += [f"{rate * self._megapixels:.2f} Mpx/s", f"{remaining} left"]
+        click.echo(", ".join(words), err=True)
+
+
+class _Pace:
+    """Blocks a second, counted from the end of the first step: that one also waits for the generator to start."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._blocks = 0
+
+    def advance(self, blocks: int) -> float:
+        """Counts ``blocks`` more; 0 until a second step is finished."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+            return 0.0
+        self._blocks += blocks
+        return self._blocks / max(now - self._began, 1e-9)
 
 
 class _Bar:
@@ -66,28 +82,28 @@ class _Bar:
         self._progress.update(self._task, description=name)
 
     def start(self, done: int, total: int, megapixels: float) -> None:
-        self._done, self._megapixels, self._started = 0, megapixels, time.monotonic()
+        self._megapixels, self._pace = megapixels, _Pace()
         self._progress.update(self._task, completed=done, total=total)
 
     def advance(self, blocks: int) -> None:
-        self._done += blocks
-        rate = self._done * self._megapixels / max(time.monotonic() - self._started, 1e-9)
+        rate = self._pace.advance(blocks) * self._megapixels
         self._progress.update(self._task, advance=blocks, rate=rate)
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['rate']:.2f} Mpx/s")
+        return Text(f"{task.fields['rate']:.2f} Mpx/s" if task.fields["rate"] else "")
 
 
 def _bar() -> rich_progress.Progress:
     return rich_progress.Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),  # the line fits 80 columns
         MofNCompleteColumn(),
         TextColumn("blocks"),
         _Rate(),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=Console(stderr=True),
         transient=True,
     )

@@ -1,7 +1,8 @@
-"""``wsi-ihc tissue``: the mask of a slide, to look at, to edit in QuPath, and to give back with --tissue."""
+"""``wsi-ihc tissue``: writes the tissue mask of a slide, to look at, to edit in QuPath and to give back."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -25,14 +26,20 @@ _LOOK_PX = 1600
 @click.command()
 @click.argument("slide", type=SLIDE)
 @click.option(
-    "-o", "--output", type=OUTPUT, required=True, metavar="FILE", help="mask.geojson for QuPath, or mask.png."
+    "-o",
+    "--output",
+    type=OUTPUT,
+    required=True,
+    metavar="FILE",
+    help="Outlines for QuPath (.geojson), or a mask (.png).",
 )
-@click.option("--overlay", type=OUTPUT, metavar="FILE.png", help="Also write the slide with the outline drawn on it.")
+@click.option("--overlay", type=OUTPUT, metavar="FILE.png", help="Also write a picture of the slide with the outline.")
 @some_conversion_options("slide__mpp", "tissue__source", "slide__reader")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist; a mask edited by hand may be one.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist, even a mask that was edited by hand.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options
-def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **values: Any) -> None:
-    """Find the tissue of SLIDE; write its outlines as GeoJSON that QuPath reads, or as PNG.
+def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Find the tissue of SLIDE and write its outline, as GeoJSON for QuPath or as a PNG mask.
 
     \b
     wsi-ihc tissue slide.svs -o slide.geojson --overlay look.png
@@ -57,10 +64,15 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, **v
             _write_overlay(mask, view, settings.tissue.mpp, overlay)
     if not mask.pixels.any():
         raise UnsupportedSlideError(
-            f"{slide}: no tissue found, {output} is not written; see why with --overlay look.png"
+            f"{slide}: no tissue found, {output} was not written; --overlay look.png shows the slide as it was seen"
         )
     _write(mask, output)
-    click.echo(f"{slide.name}: {_summary(mask, view)}, {seconds:.1f} s: {output}")
+    facts = _facts(mask, view)
+    if as_json:
+        paths = {"slide": str(slide), "output": str(output), "overlay": str(overlay) if overlay else None}
+        click.echo(json.dumps(paths | facts | {"seconds": round(seconds, 2)}, indent=2))
+    else:
+        click.echo(f"{slide.name}: {_sentence(facts)}, {seconds:.1f} s: {output}")
 
 
 def _check_outputs(output: Path, overlay: Path | None, overwrite: bool) -> None:
@@ -76,10 +88,10 @@ def _check_outputs(output: Path, overlay: Path | None, overwrite: bool) -> None:
 
 
 def _check_inputs_stay(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Refuse to write over the slide, or over outlines that somebody drew."""
+    """Refuses to write over the slide, or over the outlines given with --tissue."""
     for output, given in product(outputs, inputs):
         if output.exists() and given.exists() and output.samefile(given):
-            raise SettingsError(f"{output}: would replace what it is made from; choose another name")
+            raise SettingsError(f"{output}: is an input of this command; choose another name")
 
 
 def _write(mask: TissueMask, output: Path) -> None:
@@ -96,16 +108,25 @@ def _write_overlay(mask: TissueMask, view: SlideView, mpp: float, overlay: Path)
     from wsi_ihc.tissue.finding import ASSUMED_MPP, read_thumbnail, thumbnail_view
     from wsi_ihc.tissue.pictures import overlay_picture, png
 
-    # A small slide is a stamp at the resolution of the mask: nobody could judge the outline on it.
+    # At the resolution of the mask a small slide would be too small to judge the outline on it.
     mpp = min(mpp, max(view.size) * (view.mpp or ASSUMED_MPP) / _LOOK_PX)
     write_atomically(overlay, png(overlay_picture(mask, read_thumbnail(thumbnail_view(view.slide, mpp)))))
 
 
-def _summary(mask: TissueMask, view: SlideView) -> str:
+def _facts(mask: TissueMask, view: SlideView) -> dict[str, float]:
+    """Share of the slide under tissue, margin included; lengths and area too where the pixel size is known."""
     from wsi_ihc.pyramid.geometry import Region
 
     share = mask.fraction(Region(0, 0, *mask.size))
     if view.mpp is None:
-        return f"tissue {share:.1%}"
+        return {"tissue_fraction": share}
     height, width = (side * view.mpp / 1000 for side in mask.size)
-    return f"tissue {share:.1%} of {width:.1f} x {height:.1f} mm, {share * height * width:.2f} mm² with margin"
+    return {"tissue_fraction": share, "width_mm": width, "height_mm": height, "tissue_mm2": share * height * width}
+
+
+def _sentence(facts: dict[str, float]) -> str:
+    share = f"tissue {facts['tissue_fraction']:.1%}"
+    if "tissue_mm2" not in facts:
+        return share
+    size = f"{facts['width_mm']:.1f} x {facts['height_mm']:.1f} mm"
+    return f"{share} of {size}, {facts['tissue_mm2']:.2f} mm² with margin"

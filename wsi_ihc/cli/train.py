@@ -1,4 +1,4 @@
-"""``wsi-ihc train``: pairs in, a generator out."""
+"""``wsi-ihc train``: trains a generator from pairs of H&E and IHC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -29,27 +30,26 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--data",
     type=_FOLDER,
     metavar="DIR",
-    help="The data set: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.",
+    help="Data set: HE/ and IHC/, trainA/ and trainB/, or side-by-side images.",
 )
-@click.option("-o", "--output", type=_FOLDER, metavar="RUN", help="Folder of the run; made here.")
-@click.option("--start", metavar="BUNDLE", help="Begin with the weights of this bundle, by name or path.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
+@click.option("-o", "--output", type=_FOLDER, metavar="RUN", help="Folder of the run; it is created.")
+@click.option("--start", metavar="BUNDLE", help="Start from the weights of this bundle, given by name or path.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in RUN.")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, for example data.batch_size=4."
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. data.batch_size=4. Repeatable."
 )
-@click.option("--device", metavar="auto|cpu|cuda[:i]", help="Where it trains.")
-@click.option("--precision", type=click.Choice(get_args(Precision)), help="Arithmetic of the networks.")
-@click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option(
-    "--check-only", is_flag=True, help="Check the data set, report, and stop; exit code 8 if something is wrong."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only warnings and errors.")
+@click.option("--device", metavar="auto|cpu|cuda[:i]", help="Device to train on.")
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="Number format of the networks' arithmetic.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the settings and the number of steps, then stop.")
+@click.option("--check-only", is_flag=True, help="Check the data set, then stop. Exit code 8 if something is wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
 def train(
     config: Path, data: Path | None, output: Path | None, start: str | None, resume: bool,
     assignments: tuple[str, ...], device: str | None, precision: str | None, dry_run: bool, check_only: bool,
-    quiet: bool,
+    as_json: bool, quiet: bool,
 ) -> int:  # fmt: skip
-    """Train the generator that CONFIG describes.
+    """Train the generator that CONFIG describes. Settings: docs/training_settings.md.
 
     \b
     wsi-ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
@@ -57,9 +57,11 @@ def train(
     wsi-ihc train mine.yaml --data pairs/ --start runs/variance/bci-variance.safetensors -o runs/mine
     torchrun --nproc-per-node 4 -m wsi_ihc train configs/bci_variance.yaml --data BCI/ -o runs/variance
     """
-    # Read when torch is first imported. Threads that sleep at the end of a loop instead of spinning: a little slower
-    # on an idle machine, five times faster on one that is shared.
+    # OpenMP reads this when torch is imported. Threads then sleep at the end of a loop instead of spinning: slightly
+    # slower on an idle machine, five times faster on a shared one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        click.echo("loading torch", err=True)
 
     from wsi_ihc.cli import INTERRUPTED
     from wsi_ihc.training.check import check_sources
@@ -79,7 +81,7 @@ def train(
     say = click.echo if rank == 0 and not quiet else _say_nothing
     sources = find_sources(settings)
     if dry_run:
-        _describe(settings, sources)
+        _describe(settings, sources, as_json=as_json)
         return 0
     depth = "full" if check_only else settings.data.check
     say("checking the data set", err=True)
@@ -87,12 +89,25 @@ def train(
     for line in report.lines():
         say(line, err=True)
     if check_only:
+        if as_json and rank == 0:
+            click.echo(
+                json.dumps(
+                    {
+                        "pairs": report.pairs,
+                        "scores": report.scores,
+                        "problems": [asdict(problem) for problem in report.problems],
+                    },
+                    indent=2,
+                )
+            )
         return 8 if report.problems else 0
     assert output is not None
     with joined_world(settings.compute.device) as world:
         trainer = _prepare(settings, sources, report.lines(most=10**9), output, resume, world)
         try:
             _run(trainer, quiet=quiet or not world.leads)
+            if as_json and world.leads:
+                click.echo(json.dumps(_result(trainer, output), indent=2))
         except KeyboardInterrupt:
             if world.leads:
                 command = _resume_command(config, data, output, given, ranks)
@@ -105,7 +120,7 @@ def train(
 def _prepare(
     settings: TrainingSettings, sources: Sequence[Source], checked: list[str], output: Path, resume: bool, world: World
 ) -> Trainer:
-    """The run's folder and its trainer, where the run stands."""
+    """Opens the folder of the run and prepares the trainer; with ``resume``, at the last checkpoint."""
     import cv2
 
     from wsi_ihc.generators import tune_allocator
@@ -113,7 +128,7 @@ def _prepare(
     from wsi_ihc.training.sources import data_digest
     from wsi_ihc.training.trainer import Trainer
 
-    # The threads that make batches are the parallelism; OpenCV's own would only fight with them.
+    # The threads that make batches already use all cores; threads of OpenCV would only compete with them.
     cv2.setNumThreads(1)
     if world.device.type == "cpu":
         tune_allocator()
@@ -128,106 +143,91 @@ def _prepare(
 
 
 def _run(trainer: Trainer, *, quiet: bool) -> None:
+    from wsi_ihc.cli.training_display import follow
+
     if trainer.state.step and not quiet:
-        click.echo(f"resuming after step {trainer.state.step}", err=True)
-    _follow(trainer, quiet=quiet)
+        click.echo(f"continuing after step {trainer.state.step}", err=True)
+    follow(trainer, quiet=quiet)
     if not quiet:
         name, best_by = trainer.settings.name, trainer.settings.run.best_by
         best = f", best {best_by} {trainer.state.best[best_by]:.4f}" if best_by in trainer.state.best else ""
         click.echo(f"{trainer.steps} steps taken{best}; generator: {trainer.run.bundle(name)}", err=True)
 
 
+def _result(trainer: Trainer, output: Path) -> dict[str, object]:
+    """What a finished run left, for JSON."""
+    settings, state = trainer.settings, trainer.state
+    bundle = trainer.run.bundle(settings.name)
+    return {"run": str(output), "steps": state.step, "best": dict(state.best), "generator": str(bundle)}
+
+
 def _how_to_go_on(trainer: Trainer, command: str) -> str:
-    """The one line of an interrupted training."""
+    """The line that an interrupted training ends with."""
     kept = (
-        f"step {trainer.kept_step}, the last checkpoint" if trainer.kept_step else "the start, as no checkpoint was due"
+        f"step {trainer.kept_step}, the last checkpoint"
+        if trainer.kept_step
+        else "the start: no checkpoint was due yet"
     )
-    return f"interrupted after step {trainer.state.step}; go on from {kept}, with: {command}"
+    return f"interrupted after step {trainer.state.step}; continue from {kept}, with: {command}"
 
 
 def _resume_command(config: Path, data: Path | None, output: Path, assignments: Sequence[str], ranks: int) -> str:
-    """What the user types to go on."""
+    """The command that continues the run."""
     program = ["wsi-ihc"] if ranks == 1 else ["torchrun", "…", "-m", "wsi_ihc"]
     folder = ["--data", str(data)] if data else []
     settings = [part for assignment in assignments for part in ("--set", assignment)]
     return shlex.join([*program, "train", str(config), *folder, "-o", str(output), *settings, "--resume"])
 
 
-def _follow(trainer: Trainer, *, quiet: bool) -> None:
-    """Take all steps; a bar on a terminal, lines in a log."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True, quiet=quiet)
-    columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("training", total=trainer.steps, completed=trainer.state.step, pace="", losses="")
-        for report in trainer.take_steps():
-            bar.update(task, completed=report.step)
-            for warning in report.warnings:
-                console.print(f"warning: {warning}", soft_wrap=True)
-            if report.measures:
-                pace, losses = _pace(report.measures), _losses(report.measures)
-                bar.update(task, pace=pace, losses=losses)
-                if not console.is_terminal:
-                    console.print(
-                        f"step {report.step}/{report.steps}  {pace}  {losses}", soft_wrap=True, highlight=False
-                    )
-            if report.validation and not console.is_terminal:
-                seen = "  ".join(f"{name} {value:.4f}" for name, value in report.validation.items())
-                console.print(f"step {report.step}/{report.steps}  validation  {seen}", soft_wrap=True, highlight=False)
-
-
-def _pace(measures: dict[str, float]) -> str:
-    return f"{measures['time/steps_per_s']:.2f} it/s, waiting {measures['time/waiting_share']:.0%}"
-
-
-def _losses(measures: dict[str, float]) -> str:
-    shares = {name.partition("/")[2]: value for name, value in measures.items() if name.startswith("share/")}
-    parts = []
-    for name, value in measures.items():
-        kind, _, term = name.partition("/")
-        if kind == "loss" and term != "total":
-            parts.append(f"{term} {value:.3f}" + (f" ({shares[term]:.0%})" if term in shares else ""))
-    return "  ".join(parts)
-
-
-def _describe(settings: TrainingSettings, sources: Sequence[Source]) -> None:
-    """The resolved settings and what they would do."""
+def _describe(settings: TrainingSettings, sources: Sequence[Source], *, as_json: bool) -> None:
+    """Prints the resolved settings, the pairs, the steps and the size of the networks."""
     import yaml
 
+    plan = _plan(settings, sources)
+    if as_json:
+        click.echo(json.dumps({"settings": settings.model_dump(mode="json")} | plan, indent=2))
+        return
+    click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
+    click.echo("---")
+    for name, pairs in plan["sources"].items():
+        click.echo(f"{name}: {pairs['train']} pairs to train, {pairs['validation']} to validate, "
+                   f"{pairs['unpaired']} without partner")  # fmt: skip
+    click.echo(f"{plan['steps']} steps of {plan['batch_size']} crops of {settings.data.crop_px} px, "
+               f"{plan['steps_per_epoch']} an epoch")  # fmt: skip
+    for network, count in plan["parameters"].items():
+        click.echo(f"{network}: {count:,} parameters")
+
+
+def _plan(settings: TrainingSettings, sources: Sequence[Source]) -> dict[str, Any]:
+    """Pairs, steps and network sizes that the settings lead to."""
     from wsi_ihc.generators import build_network
     from wsi_ihc.training.data import Schedule
     from wsi_ihc.training.discriminator import PatchDiscriminator
     from wsi_ihc.training.distributed import rank_and_ranks
     from wsi_ihc.training.schedule import total_steps
 
-    click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).rstrip())
-    click.echo("---")
-    for source in sources:
-        click.echo(f"{source.name}: {len(source.train)} pairs to train, {len(source.validation)} to validate, "
-                   f"{len(source.unpaired)} without partner")  # fmt: skip
     _, ranks = rank_and_ranks()
-    data = settings.data
-    schedule = Schedule(sources, seed=0, batch=data.batch_size * ranks, epoch_pairs=data.epoch_pairs)
-    steps, size = total_steps(settings, schedule.steps_per_epoch), data.batch_size * ranks
-    click.echo(f"{steps} steps of {size} crops of {data.crop_px} px, {schedule.steps_per_epoch} an epoch")
-    for label, network in (
-        ("generator", build_network(settings.network)),
-        ("discriminator", PatchDiscriminator(settings.discriminator)),
-    ):
-        click.echo(f"{label}: {sum(p.numel() for p in network.parameters()):,} parameters")
+    batch = settings.data.batch_size * ranks
+    schedule = Schedule(sources, seed=0, batch=batch, epoch_pairs=settings.data.epoch_pairs)
+    networks = {
+        "generator": build_network(settings.network),
+        "discriminator": PatchDiscriminator(settings.discriminator),
+    }
+    return {
+        "sources": {
+            source.name: {
+                "train": len(source.train),
+                "validation": len(source.validation),
+                "unpaired": len(source.unpaired),
+            }
+            for source in sources
+        },
+        "steps": total_steps(settings, schedule.steps_per_epoch),
+        "steps_per_epoch": schedule.steps_per_epoch,
+        "batch_size": batch,
+        "parameters": {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
+    }
 
 
 def _say_nothing(message: str, err: bool = False) -> None:
-    """In place of ``click.echo`` on a process that should not talk."""
+    """Replaces ``click.echo`` on processes that must be silent."""

@@ -1,39 +1,55 @@
-"""wsi-ihc verify: is an output complete and sound?"""
+"""``wsi-ihc verify``: checks whether an output is complete and sound."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wsi_ihc.errors import OutputError
 
+if TYPE_CHECKING:
+    from wsi_ihc.output.verification_report import VerificationReport
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@click.option("--quick", is_flag=True, help="Decode a sample of the tiles instead of all.")
+@click.option("--quick", is_flag=True, help="Decode only a sample of the tiles.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
 def verify(files: tuple[Path, ...], quick: bool, as_json: bool) -> None:
-    """Check outputs: levels, scale, tiles, provenance.
+    """Check that outputs are complete: levels, tiles, pixels, scale, provenance.
 
-    Every check is named with what is wrong. A foreign OME-TIFF is told which of our marks it lacks.
-
-    Exits with 6 when something is wrong.
+    Each check is listed, with the problems that it found. Other OME-TIFFs can be checked too; the report says which
+    marks of wsi-ihc they lack. Exit code 6 when something is wrong.
     """
     from wsi_ihc.output.ometiff import verify_ome_tiff
+    from wsi_ihc.output.ometiff.figures import figures
 
-    reports = [verify_ome_tiff(file, quick=quick) for file in files]
+    reports = []
+    for file in files:
+        reports.append(report := verify_ome_tiff(file, quick=quick))
+        if not as_json:
+            _show(report, figures(file) if report.ok else {})
     if as_json:
-        click.echo(json.dumps([report.as_dict() for report in reports], indent=2))
-    else:
-        for report in reports:
-            click.echo(f"{report.path}: {'sound' if report.ok else 'NOT sound'}")
-            for check in report.checks:
-                click.echo(f"  {'ok ' if check.ok else 'BAD'} {check.name}")
-                for problem in check.problems:
-                    click.echo(f"      {problem}")
+        click.echo(
+            json.dumps(
+                [report.as_dict() | ({"figures": figures(report.path)} if report.ok else {}) for report in reports],
+                indent=2,
+            )
+        )
     bad = [report for report in reports if not report.ok]
     if bad:
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise OutputError(f"{bad[0].path}: {bad[0].problems[0]}{others}")
+
+
+def _show(report: VerificationReport, seen: dict[str, str]) -> None:
+    """Prints each check with its figure, or with its problems."""
+    state = f"sound, {seen['size']}" if seen else "sound" if report.ok else "NOT sound"
+    click.echo(f"{report.path}: {state}")
+    for check in report.checks:
+        click.echo(f"  {'ok ' if check.ok else 'BAD'} {check.name:<24}{seen.get(check.name, '')}".rstrip())
+        for problem in check.problems:
+            click.echo(f"      {problem}")

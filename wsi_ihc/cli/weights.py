@@ -1,4 +1,4 @@
-"""``wsi-ihc weights``: which generators there are, what they say of themselves, and how to bring in another."""
+"""``wsi-ihc weights``: lists generators, shows their cards, imports, exports and removes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def weights() -> None:
-    """List, show, import and export generators."""
+    """List, show, import, export and remove generators."""
 
 
 weights.add_command(export)
@@ -26,10 +26,10 @@ weights.add_command(export)
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the cards as JSON.")
 def list_command(as_json: bool) -> None:
-    """Generators by the names that --generator takes.
+    """List the generators by the names that --generator takes.
 
-    EVIDENCE says what stands behind the stain: a demonstration was learnt from drawings, and shows the pipeline only;
-    real tissue means learnt from real stained tissue and measured on regions that no training saw.
+    EVIDENCE says how far a stain can be trusted. A demonstration learned from drawings and only shows the pipeline.
+    Real tissue means: learned from real stained tissue, and measured on regions that no training saw.
     """
     from wsi_ihc.generators import list_generators
 
@@ -46,10 +46,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def show_command(name: str, as_json: bool) -> None:
-    """The card of NAME, a generator or a bundle's path.
-
-    The weights are checked against it.
-    """
+    """Show the card of NAME, a generator or a bundle file, and check its weights against the card."""
     from wsi_ihc.generators import load_generator
 
     card = load_generator(name).card
@@ -77,13 +74,19 @@ def show_command(name: str, as_json: bool) -> None:
 
 @weights.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", help="NAME to install it for this user, or a path ending in .safetensors.")
-@click.option("--mpp", type=click.FloatRange(0.05, 20), help="Resolution it was trained at, um/px (BCI: 0.46).")
-@click.option("--stain", help='What it paints, for example "HER2 IHC".')
-@click.option("--licence", help="Licence of the weights; often that of the training data.")
-@click.option("--training-data", default="not stated", show_default=True, help="Data set it was trained on.")
-@click.option("--description", default="", help="Anything else a user should know.")
-@click.option("--name", help="Name on the card, where it should differ from the file's.")
+@click.option(
+    "-o", "--output", metavar="NAME|FILE", help="Install it under NAME for this user, or write FILE (.safetensors)."
+)
+@click.option(
+    "--mpp", type=click.FloatRange(0.05, 20), metavar="UM", help="Pixel size of its training images, um/px (BCI: 0.46)."
+)
+@click.option("--stain", metavar="TEXT", help='Stain that it makes, for example "HER2 IHC".')
+@click.option("--licence", metavar="TEXT", help="Licence of the weights; often that of the training data.")
+@click.option(
+    "--training-data", default="not stated", show_default=True, metavar="TEXT", help="Data set that it learned from."
+)
+@click.option("--description", default="", metavar="TEXT", help="Anything else that a user should know.")
+@click.option("--name", metavar="TEXT", help="Name on the card, if it should differ from NAME or FILE.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def import_command(
     file: Path,
@@ -96,15 +99,15 @@ def import_command(
     name: str | None,
     overwrite: bool,
 ) -> None:
-    """Turn a pix2pix checkpoint into a bundle.
+    """Turn a checkpoint of the pix2pix family into a bundle.
 
-    Resnets and U-Nets, with BatchNorm or InstanceNorm, with or without dropout, are recognised by their keys. The
-    file is opened without running code from it.
+    The architecture is recognised from the names of the tensors: resnets and U-Nets, with BatchNorm or InstanceNorm,
+    with or without dropout. No code from FILE is run.
     """
     required = {"--mpp": mpp, "--stain": stain, "--licence": licence}
     if missing := [option for option, value in required.items() if not value]:
         raise click.UsageError(
-            f"{file.name} does not say it, so please do: {', '.join(missing)} "
+            f"{file.name}: a checkpoint does not state this, please give {', '.join(missing)} "
             '(for BCI: --mpp 0.46 --stain "HER2 IHC" --licence "non-commercial")'
         )
     from wsi_ihc.generators import generator_name, import_checkpoint
@@ -114,6 +117,20 @@ def import_command(
     click.echo(
         f"{path}: {card.architecture.summary}, {card.mpp:g} um/px; use it with --generator {generator_name(path)}"
     )
+
+
+@weights.command("remove")
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def remove_command(name: str, yes: bool) -> None:
+    """Remove the generator NAME that this user installed. Generators that came with wsi-ihc stay."""
+    from wsi_ihc.generators.library import removable_bundle
+
+    path = removable_bundle(name)
+    if not yes:
+        click.confirm(f"Remove {path}?", abort=True, err=True)
+    path.unlink()
+    click.echo(f"removed {path}")
 
 
 def _row(card: GeneratorCard) -> tuple[str, ...]:

@@ -142,6 +142,8 @@ def _results(tasks: Sequence[Task], recipes: tuple[Recipe, ...], workers: int) -
     try:
         yield from pool.map(measure_image, tasks, [recipes] * len(tasks), chunksize=chunk)
     except BrokenProcessPool:
-        raise DeviceError("a measuring process was killed, most likely for want of memory; try --workers 1") from None
+        raise DeviceError(
+            "a measuring process was killed, most likely because memory ran out; try --workers 1"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)

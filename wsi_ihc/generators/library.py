@@ -65,6 +65,21 @@ def installed_bundles() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob(f"[!.]*{SUFFIX}"))}
 
 
+def removable_bundle(name: str) -> Path:
+    """Path of the bundle that this user installed under ``name``.
+
+    Raises:
+        GeneratorError: there is none, or the generator came with the package.
+    """
+    path = user_bundle_folder() / f"{name}{SUFFIX}"
+    if not _is_path(name) and path.is_file():
+        return path
+    if name in BUILT_IN or name in installed_bundles():
+        raise GeneratorError(f"{name}: came with wsi-ihc and cannot be removed; only generators that you installed can")
+    own = ", ".join(sorted(path.stem for path in user_bundle_folder().glob(f"[!.]*{SUFFIX}"))) or "none"
+    raise GeneratorError(f"{name}: no generator of this name is installed; you installed: {own}")
+
+
 def user_bundle_folder() -> Path:
     """Where a user's bundles are installed: under ``WSI_IHC_HOME``, else in the user's data folder (XDG)."""
     if home := os.environ.get("WSI_IHC_HOME"):

@@ -8,13 +8,16 @@ So the order of summing cannot matter, and the same pixel comes out of every win
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from wsi_ihc.pyramid.geometry import Region
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SOURCE_PX = 1024
 """Side of the source pixels that are resampled at a time: a few tiles of any slide, and 3 MB."""
@@ -32,6 +35,9 @@ def source_span(start: int, count: int, scale: float) -> tuple[int, int]:
 
 def weights(start: int, count: int, scale: float) -> csr_array:
     """(count, span) float32 weights of one axis, whole numbers that add up to ``UNIT`` in every row."""
+    # Imported here: it takes a quarter of a second, and most slides are read at a level as it is.
+    from scipy.sparse import csr_array
+
     first, span = source_span(start, count, scale)
     index = np.arange(start, start + count, dtype=np.float64)
     low, high = index * scale, (index + 1) * scale
