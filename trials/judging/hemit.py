@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("generators", nargs="+", help="names, bundles or folders of runs")
     parser.add_argument("--every", type=int, default=1, help="judge every so many pairs only")
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--markdown", type=Path, help="write the tables of docs/results here")
     parser.add_argument("--pictures", type=Path, help="folder for generated images of the test pairs")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -84,9 +85,28 @@ def main() -> None:
             print(f"\n{name}, {group} ({len(groups[group])} pairs)")
             for key, estimate in measured.items():
                 print(f"  {key:22} {estimate.value:7.3f}  ({estimate.low:.3f} to {estimate.high:.3f})", flush=True)
+    if arguments.markdown:
+        arguments.markdown.write_text(table(results))
     if arguments.json:
         plain = {n: {g: {k: asdict(e) for k, e in f.items()} for g, f in r.items()} for n, r in results.items()}
         arguments.json.write_text(json.dumps(plain, indent=1))
+
+
+def table(results: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> str:
+    """One Markdown table for each truth: a row for each measure, a column for each generator."""
+    parts = []
+    for group in next(iter(results.values())):
+        names = [Path(name).stem for name in results]
+        parts += [f"**{group}**\n", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+        for key in next(iter(results.values()))[group]:
+            cells = [_cell(measured[group][key]) for measured in results.values()]
+            parts.append(f"| {key} | " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def figures(judged: Sequence[Judged], threshold: int) -> dict[str, Estimate]:
