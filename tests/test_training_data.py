@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import DataSetError, SettingsError
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.phantom import Look, draw_field
-from wsi_ihc.training.augmentation import augment_pair, crop_pair, jitter_focus, jitter_stain, match_brightness
+from wsi_ihc.training.augmentation import (
+    augment_pair,
+    crop_pair,
+    drop_hue,
+    jitter_focus,
+    jitter_stain,
+    match_brightness,
+)
 from wsi_ihc.training.check import check_example, check_sources, misalignment
 from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
@@ -239,6 +246,19 @@ def test_tint_changes_hues_and_leaves_glass_alone() -> None:
     factors = density / np.log(256 / (1.0 + he[0, 0]))
     assert (np.abs(factors - 1) < 0.33).all()
     assert np.ptp(factors, axis=1).max() > 0.1
+
+
+def test_without_hue_dark_stays_dark_and_glass_stays_glass() -> None:
+    he = np.full((8, 8, 3), 255, np.uint8)
+    he[:3], he[3:6] = (150, 80, 160), (230, 150, 200)
+    spread = []
+    for seed in range(20):
+        seen = drop_hue(he, np.random.default_rng(seed)).astype(float)
+        assert (seen[6:] == 255).all()
+        assert seen[0].mean() < seen[4].mean() < 255
+        dark, light = (np.log(256 / (1 + seen[row, 0])) for row in (0, 4))
+        spread.append(float(np.std(dark / light)))
+    assert min(spread) < 0.1 < max(spread)
 
 
 def test_focus_blurs_some_crops_sharpens_others_and_leaves_the_rest() -> None:

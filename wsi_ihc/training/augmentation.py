@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from wsi_ihc.training.config import AugmentationSettings
-from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, blurred, optical_density
+from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, blurred, optical_density, unit
 from wsi_ihc.training.examples import Image
 
 _INKS = np.array([(0.88, 0.28, 0.38), (0.76, 0.60, 0.25), (0.58, 0.58, 0.58)], np.float32)
@@ -43,6 +43,8 @@ def augment_pair(
         he, ihc = np.rot90(he, quarters), np.rot90(ihc, quarters)
     if settings.stain or settings.light or settings.tint:
         he = jitter_stain(he, settings.stain, settings.light, random, tint=settings.tint)
+    if settings.monochrome and random.random() < settings.monochrome:
+        he = drop_hue(he, random)
     if settings.focus:
         he = jitter_focus(he, settings.focus, random)
     if settings.ink and random.random() < settings.ink:
@@ -67,6 +69,20 @@ def jitter_stain(he: Image, stain: float, light: float, random: np.random.Genera
     shifted = optical_density(he) @ change.astype(np.float32)
     jittered: Image = np.clip(256 * gain.astype(np.float32) * np.exp(-shifted) - 1, 0, 255).round().astype(np.uint8)
     return jittered
+
+
+def drop_hue(he: Image, random: np.random.Generator) -> Image:
+    """The H&E in one dye, in part or wholly: what is told apart by hue alone must then be known by its shape.
+
+    The densities of red, green and blue are replaced by their mean in a hue between eosin and haematoxylin.
+    """
+    share, blue = random.uniform(0.3, 1), random.uniform()
+    hue = unit(blue * unit(HAEMATOXYLIN) + (1 - blue) * unit(EOSIN)) * np.float32(3**0.5)
+    density = optical_density(he)
+    one_dye = density.mean(axis=2, keepdims=True) * hue
+    mixed = (1 - share) * density + share * one_dye
+    dropped: Image = np.clip(256 * np.exp(-mixed) - 1, 0, 255).round().astype(np.uint8)
+    return dropped
 
 
 def jitter_focus(he: Image, focus: float, random: np.random.Generator) -> Image:

@@ -99,6 +99,9 @@ class AugmentationSettings(Settings):
     tint: float = Field(default=0.0, ge=0, le=0.5)
     """Scale the optical density of red, green and blue by factors in [1 - tint, 1 + tint]: the hue of other dyes and
     cameras. Glass keeps its colour."""
+    monochrome: float = Field(default=0.0, ge=0, le=1)
+    """Share of crops whose H&E loses its hue, in part or wholly: other laboratories stain collagen redder and cytoplasm
+    bluer, so hue must not decide."""
     focus: float = Field(default=0.0, ge=0, le=4)
     """Blur by a Gaussian of up to ``focus`` pixels, or sharpen by up to that much, each for a third of the crops."""
     ink: float = Field(default=0.0, ge=0, le=1)
