@@ -19,7 +19,7 @@ from runs import convert, draw_slide, full_size_generator, machine, median, time
 from wsi_ihc import SlideView, open_slide
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.conversion.staining import load_stainer
-from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.blocks import BlockGrid
 from wsi_ihc.pyramid.geometry import Size
 
 
@@ -30,8 +30,8 @@ def generator_alone(source: Path, bundle: Path, core_px: int, backend: str) -> f
     stainer = load_stainer(settings, None)
     slide = open_slide(source)
     view = SlideView.at(slide, 0.5)
-    grid = TileGrid(Size(*view.size), core_px, stainer.halo_px)
-    stainer(view.read(grid.tile(0, 0).window)[None], halo_px=grid.halo_px)
+    grid = BlockGrid(Size(*view.size), core_px, stainer.halo_px)
+    stainer(view.read(grid.block(0, 0).window)[None], halo_px=grid.halo_px)
     seconds = 0.0
     for tile in grid:
         window = np.stack([view.read(tile.window)])

@@ -13,8 +13,10 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_ihc.output.ometiff import Provenance
+from wsi_ihc.conversion.store import TileStore
+from wsi_ihc.output.ometiff import Provenance, write_ome_tiff
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.layers import STAINED
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +99,12 @@ def provenance(size: Size, **changes: Any) -> Provenance:
         "compression": "jpeg",
     }
     return Provenance(**facts | changes)
+
+
+def write_store(store: TileStore, path: Path, provenance: Provenance) -> Path:
+    """The finished blocks of ``store`` as an OME-TIFF."""
+    with store.finished_pyramids() as pyramids:
+        return write_ome_tiff(pyramids[STAINED], path, provenance)
 
 
 @pytest.fixture(scope="session")

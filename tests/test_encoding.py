@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsi_ihc.pyramid.codecs import TileCodec, halve
+from wsi_ihc.pyramid.codecs import DeflateTiles, JpegTiles, TileCodec
+from wsi_ihc.pyramid.levels import halve
 
 
-@given(st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda size: arrays(np.uint8, (*size, 3))))
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5)).flatmap(lambda shape: arrays(np.uint8, shape))
+)
 def test_halve_is_the_mean_of_four_rounded_up(pixels: np.ndarray) -> None:
     height, width = pixels.shape[:2]
     wide = np.pad(pixels.astype(int), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -26,7 +29,7 @@ def test_halve_of_a_view_inside_a_larger_plane() -> None:
 
 @given(arrays(np.uint8, (16, 16, 3)))
 def test_deflate_is_exact(pixels: np.ndarray) -> None:
-    codec = TileCodec("deflate", side=16)
+    codec = DeflateTiles(side=16)
     assert np.array_equal(codec.decode(codec.encode(pixels)), pixels)
 
 
@@ -35,23 +38,23 @@ def test_jpeg_is_close_and_better_quality_is_closer() -> None:
     pixels = np.stack([2 * x + 60, 2 * y + 60, 128 + 40 * np.sin(x / 9)], axis=-1).astype(np.uint8)
     errors = [
         np.abs(codec.decode(codec.encode(pixels)).astype(int) - pixels).mean()
-        for codec in (TileCodec("jpeg", quality, 64) for quality in (30, 85, 95))
+        for codec in (JpegTiles(quality, side=64) for quality in (30, 85, 95))
     ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[1] < 2
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
-def test_white_is_exactly_white_and_the_same_wherever_it_comes_from(compression: str) -> None:
-    codec = TileCodec(compression)  # type: ignore[arg-type]
-    assert codec.decode(codec.glass_tile).min() == 255
-    assert codec.encode(np.full((512, 512, 3), 255, np.uint8)) == codec.glass_tile
-    assert len(codec.glass_tile) < 2000
+@pytest.mark.parametrize("kind", [JpegTiles, DeflateTiles])
+def test_white_is_exactly_white_and_the_same_wherever_it_comes_from(kind: type[JpegTiles | DeflateTiles]) -> None:
+    codec = kind()
+    assert codec.decode(codec.fill_tile).min() == 255
+    assert codec.encode(np.full((512, 512, 3), 255, np.uint8)) == codec.fill_tile
+    assert len(codec.fill_tile) < 2000
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
-def test_damaged_bytes_are_no_tile(compression: str) -> None:
-    codec = TileCodec(compression, side=32)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [JpegTiles, DeflateTiles])
+def test_damaged_bytes_are_no_tile(kind: type[JpegTiles | DeflateTiles]) -> None:
+    codec = kind(side=32)
     data = codec.encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     assert codec.is_whole(data)
     assert not codec.is_whole(b"")
@@ -61,7 +64,7 @@ def test_damaged_bytes_are_no_tile(compression: str) -> None:
 
 
 def test_beyond_the_plane_the_edge_is_repeated() -> None:
-    codec = TileCodec("deflate", side=32)
+    codec = DeflateTiles(side=32)
     part = np.random.default_rng(0).integers(0, 256, (20, 7, 3), dtype=np.uint8)
     tile = codec.decode(codec.encode(part))
     assert np.array_equal(tile[:20, :7], part)
@@ -71,4 +74,20 @@ def test_beyond_the_plane_the_edge_is_repeated() -> None:
 
 def test_a_tile_that_is_too_large_is_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
-        TileCodec().encode(np.zeros((512, 513, 3), np.uint8))
+        JpegTiles().encode(np.zeros((512, 513, 3), np.uint8))
+
+
+@pytest.mark.parametrize("codec", [JpegTiles(95, channels=1, fill=(0,)), DeflateTiles(channels=1, fill=(0,))])
+def test_a_plane_of_one_channel_comes_back(codec: TileCodec) -> None:
+    plane = np.mgrid[:512, :512].sum(axis=0, dtype=np.uint16).astype(np.uint8)[:300, :200, None] // 2
+    decoded = codec.decode(codec.encode(plane))
+    assert decoded.shape == (512, 512, 1)
+    assert np.abs(decoded[:300, :200].astype(int) - plane).mean() < 1
+    assert codec.decode(codec.fill_tile).max() == 0
+
+
+def test_colours_that_a_codec_cannot_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="one or three channels, not 2"):
+        JpegTiles(channels=2, fill=(0, 0))
+    with pytest.raises(ValueError, match="1 channels need a fill of as many values"):
+        DeflateTiles(channels=1)

@@ -17,21 +17,22 @@ import ome_types
 import pytest
 import tifffile
 
-from tests.conftest import provenance
+from tests.conftest import provenance, write_store
 from wsi_ihc.conversion.store import StoreLayout, TileStore
+from wsi_ihc.conversion.store.coarse import complete_levels
 from wsi_ihc.errors import OutputError, StorageError
 from wsi_ihc.output.ometiff import (
     RESEARCH_USE_ONLY,
     Provenance,
     finish_ome_tiff,
     sidecar_path,
-    write_ome_tiff,
     write_sidecar,
 )
 from wsi_ihc.output.ometiff.bigtiff import link_levels, read_chain, read_sub_directories
 from wsi_ihc.output.ometiff.jpeg import read_jpeg_header
 from wsi_ihc.output.ometiff.omexml import nominal_magnification, ome_xml
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.layers import STAINED, Layer
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
@@ -53,7 +54,7 @@ PROVENANCE = provenance(
 
 def a_store(path: Path, height: int = 900, width: int = 1300, core: int = 512, compression: str = "jpeg") -> TileStore:
     """Stained in its left half, glass in the right."""
-    layout = StoreLayout(Size(height, width), core, compression)  # type: ignore[arg-type]
+    layout = StoreLayout(Size(height, width), core, (Layer(STAINED, compression),))  # type: ignore[arg-type]
     store = TileStore.create(path, layout, {})
     y, x = np.mgrid[:height, :width].astype(np.float32)
     plane = np.stack([150 + 80 * np.sin(x / 97), 120 + 80 * np.cos(y / 83), 90 + y / 20], axis=-1).astype(np.uint8)
@@ -61,7 +62,7 @@ def a_store(path: Path, height: int = 900, width: int = 1300, core: int = 512, c
     for row, column in np.ndindex(layout.grid):
         part = plane[row * core : (row + 1) * core, column * core : (column + 1) * core]
         if part.min() < 255:
-            store.put(row, column, part)
+            store.put(row, column, {STAINED: part})
     return store
 
 
@@ -70,7 +71,7 @@ def a_store(path: Path, height: int = 900, width: int = 1300, core: int = 512, c
 
 def test_the_grid_and_the_run_do_not_change_a_byte(tmp_path: Path) -> None:
     files = [
-        write_ome_tiff(a_store(tmp_path / f"{core}.zarr", core=core), tmp_path / f"{core}.{run}.tiff", PROVENANCE)
+        write_store(a_store(tmp_path / f"{core}.zarr", core=core), tmp_path / f"{core}.{run}.tiff", PROVENANCE)
         for core in (512, 1024, 2048)
         for run in (1, 2)
     ]
@@ -79,7 +80,7 @@ def test_the_grid_and_the_run_do_not_change_a_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["jpeg", "deflate"])
 def test_tags_say_what_the_streams_are(tmp_path: Path, compression: str) -> None:
-    path = write_ome_tiff(a_store(tmp_path / "s", compression=compression), tmp_path / "a.tiff", PROVENANCE)
+    path = write_store(a_store(tmp_path / "s", compression=compression), tmp_path / "a.tiff", PROVENANCE)
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_bigtiff
         first: Any = tiff.pages[0]
@@ -102,7 +103,7 @@ def test_tags_say_what_the_streams_are(tmp_path: Path, compression: str) -> None
 
 @pytest.mark.parametrize(("height", "width", "levels"), [(900, 1300, 3), (513, 20, 2), (512, 512, 1), (1, 1, 1)])
 def test_levels_are_in_both_chains(tmp_path: Path, height: int, width: int, levels: int) -> None:
-    path = write_ome_tiff(a_store(tmp_path / "s", height, width), tmp_path / "a.tiff", PROVENANCE)
+    path = write_store(a_store(tmp_path / "s", height, width), tmp_path / "a.tiff", PROVENANCE)
     with path.open("rb") as file:
         chain = read_chain(file)
         sub = read_sub_directories(file, chain[0])
@@ -114,14 +115,14 @@ def test_levels_are_in_both_chains(tmp_path: Path, height: int, width: int, leve
 
 
 def test_a_chain_is_extended_once(tmp_path: Path) -> None:
-    path = write_ome_tiff(a_store(tmp_path / "s"), tmp_path / "a.tiff", PROVENANCE)
+    path = write_store(a_store(tmp_path / "s"), tmp_path / "a.tiff", PROVENANCE)
     with pytest.raises(ValueError, match="3 directories already"):
         link_levels(path)
 
 
 @pytest.mark.parametrize("damage", ["classic", "cut", "loop"])
 def test_a_broken_chain_is_noticed(tmp_path: Path, damage: str) -> None:
-    path = write_ome_tiff(a_store(tmp_path / "s"), tmp_path / "a.tiff", PROVENANCE)
+    path = write_store(a_store(tmp_path / "s"), tmp_path / "a.tiff", PROVENANCE)
     data = bytearray(path.read_bytes())
     with path.open("rb") as file:
         last = read_chain(file)[-1]
@@ -194,7 +195,7 @@ def test_provenance_is_inside_with_all_its_names() -> None:
 @pytest.mark.parametrize("name", ["Läufer №5 µm.svs", "染色.svs", "<&\">'.svs", "bad\udcff\x00name.svs"])
 def test_any_file_name_survives(tmp_path: Path, name: str) -> None:
     provenance = Provenance(**(PROVENANCE.model_dump() | {"source_name": name}))
-    path = write_ome_tiff(a_store(tmp_path / "s", 100, 100), tmp_path / "a.tiff", provenance)
+    path = write_store(a_store(tmp_path / "s", 100, 100), tmp_path / "a.tiff", provenance)
     with tifffile.TiffFile(path) as tiff:
         xml = tiff.pages[0].tags[270].value  # type: ignore[union-attr]
     ome_types.validate_xml(xml)
@@ -223,7 +224,7 @@ def test_the_sidecar_lies_beside(name: str) -> None:
 
 
 def test_the_sidecar_holds_the_same_and_the_run(tmp_path: Path) -> None:
-    path = write_ome_tiff(a_store(tmp_path / "s", 100, 100), tmp_path / "a.ome.tiff", PROVENANCE)
+    path = write_store(a_store(tmp_path / "s", 100, 100), tmp_path / "a.ome.tiff", PROVENANCE)
     content = json.loads(write_sidecar(path, PROVENANCE, {"seconds": 1.5}).read_text(encoding="utf-8"))
     assert Provenance.model_validate(content["provenance"]) == PROVENANCE
     assert content["run"] == {"seconds": 1.5}
@@ -247,12 +248,12 @@ def _no_file_may_grow_beyond(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize("limit", [0, 1000, 30_000, 60_000, 69_000])
 def test_a_disk_that_refuses_leaves_no_file_and_a_store_that_goes_on(tmp_path: Path, limit: int) -> None:
     store, part = a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part"
-    store.complete()
+    complete_levels(store.files)
     with _no_file_may_grow_beyond(limit), pytest.raises(StorageError) as caught:
-        write_ome_tiff(store, part, PROVENANCE)
+        write_store(store, part, PROVENANCE)
     assert "\n" not in str(caught.value)
     assert not part.exists()
-    assert write_ome_tiff(store, part, PROVENANCE).stat().st_size > 69_000
+    assert write_store(store, part, PROVENANCE).stat().st_size > 69_000
 
 
 def test_a_disk_that_is_full_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,21 +263,21 @@ def test_a_disk_that_is_full_at_the_last_moment(tmp_path: Path, monkeypatch: pyt
     store, part = a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part"
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        write_ome_tiff(store, part, PROVENANCE)
+        write_store(store, part, PROVENANCE)
     assert not part.exists()
 
 
 def test_the_name_appears_when_the_file_is_sound(tmp_path: Path) -> None:
     output = tmp_path / "a.ome.tiff"
     output.write_bytes(b"an older one")
-    part = write_ome_tiff(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
+    part = write_store(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
     finish_ome_tiff(part, output)
     assert not part.exists()
     assert output.stat().st_size > 1000
 
 
 def test_an_unsound_file_never_gets_the_name(tmp_path: Path) -> None:
-    part = write_ome_tiff(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
+    part = write_store(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
     part.write_bytes(part.read_bytes()[:-3000])
     with pytest.raises(OutputError, match="failed its verification"):
         finish_ome_tiff(part, tmp_path / "a.ome.tiff")

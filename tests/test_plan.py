@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_ihc.conversion.plan import plan_conversion
-from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.blocks import BlockGrid
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask
 
@@ -21,7 +21,7 @@ def test_batches_hold_every_block_with_tissue_once(size: Size, seed: int, core: 
     mask = _mask(size, seed)
     plan = plan_conversion(size, mask, core_px=core, halo_px=8, batch_size=batch, compression="jpeg")
     cells = [cell for group in plan.batches for cell in group]
-    wanted = {(tile.row, tile.column) for tile in TileGrid(size, core, 8) if mask.any(tile.core)}
+    wanted = {(block.row, block.column) for block in BlockGrid(size, core, 8) if mask.any(block.core)}
     assert len(cells) == len(set(cells)) == plan.blocks
     assert set(cells) == wanted
     assert all(len(group) == batch for group in plan.batches[:-1])

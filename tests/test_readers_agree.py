@@ -17,9 +17,8 @@ import tifffile
 import tiffslide
 from numpy.typing import NDArray
 
-from tests.conftest import provenance
+from tests.conftest import provenance, write_store
 from wsi_ihc.conversion.store import StoreLayout, TileStore
-from wsi_ihc.output.ometiff import write_ome_tiff
 from wsi_ihc.pyramid.codecs import halve
 from wsi_ihc.pyramid.geometry import Size
 
@@ -51,7 +50,7 @@ def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         core = plane[row * 1024 : (row + 1) * 1024, column * 1024 : (column + 1) * 1024]
         if core.min() < 255:
             store.put(row, column, core)
-    path = write_ome_tiff(store, folder / "output.ome.tiff", provenance(Size(HEIGHT, WIDTH), compression=request.param))
+    path = write_store(store, folder / "output.ome.tiff", provenance(Size(HEIGHT, WIDTH), compression=request.param))
     return Output(path, pyramid(plane), *((1.5, 20.0) if request.param == "jpeg" else (0.0, 0.0)))
 
 

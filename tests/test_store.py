@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsi_ihc.conversion.store import StaleStoreError, StoreLayout, TileStore, encode_block
+from wsi_ihc.conversion.store import StaleStoreError, StoreLayout, TileStore
+from wsi_ihc.conversion.store.coarse import complete_levels
+from wsi_ihc.conversion.store.planes import encode_plane
 from wsi_ihc.conversion.store.zarr_codec import open_with_zarr
 from wsi_ihc.errors import StorageError
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.layers import STAINED, Layer
+from wsi_ihc.pyramid.pyramid import level_tiles
 
 FINGERPRINT = {"generator": {"sha256": "ab12"}, "settings": {"mpp": 0.5}}
 
@@ -47,7 +52,7 @@ def put(store: TileStore, plane: NDArray[np.uint8], row: int, column: int) -> No
     part = plane[row * core : (row + 1) * core, column * core : (column + 1) * core]
     pixels = np.full((core, core, 3), 7, np.uint8)
     pixels[: part.shape[0], : part.shape[1]] = part
-    store.put(row, column, pixels)
+    store.put(row, column, {STAINED: pixels})
 
 
 def reference_levels(plane: NDArray[np.uint8], count: int) -> list[NDArray[np.uint8]]:
@@ -64,15 +69,17 @@ def reference_levels(plane: NDArray[np.uint8], count: int) -> list[NDArray[np.ui
 
 def level_pixels(store: TileStore, level: int) -> NDArray[np.uint8]:
     """A whole level, decoded."""
-    (height, width), (rows, columns) = store.levels[level], store.layout.tile_grid(level)
-    tiles = [store.layout.codec.decode(data) for data in store.tiles(level)]
+    (height, width), (rows, columns) = store.layout.levels[level], store.layout.tile_grids[level]
+    pyramid = store.pyramid(STAINED)
+    tiles = [pyramid.codec.decode(data) for data in level_tiles(pyramid, level)]
     bands = [np.concatenate(tiles[row * columns : (row + 1) * columns], axis=1) for row in range(rows)]
     return np.concatenate(bands)[:height, :width]
 
 
 def everything(store: TileStore) -> list[list[bytes]]:
-    store.complete()
-    return [list(store.tiles(level)) for level in range(len(store.levels))]
+    """The tiles of all levels, as the writer of the output gets them."""
+    with store.finished_pyramids() as pyramids:
+        return [list(level_tiles(pyramids[STAINED], level)) for level in range(len(store.layout.levels))]
 
 
 # The layout
@@ -113,11 +120,11 @@ def test_occupied_tiles_are_those_that_a_block_touches(height: int, width: int, 
     blocks = blocks.reshape(layout.grid)
     pixels = np.kron(blocks, np.ones((core // 512, core // 512), bool)).astype(bool)
     for level, occupied in enumerate(layout.occupied(blocks)):
-        assert occupied.shape == layout.tile_grid(level)
+        assert occupied.shape == layout.tile_grids[level]
         for row, column in np.ndindex(occupied.shape):
             under = pixels[row << level : (row + 1) << level, column << level : (column + 1) << level]
             inside = under[
-                : layout.tile_grid(0).height - (row << level), : layout.tile_grid(0).width - (column << level)
+                : layout.tile_grids[0].height - (row << level), : layout.tile_grids[0].width - (column << level)
             ]
             assert occupied[row, column] == inside.any()
 
@@ -133,9 +140,9 @@ def test_a_core_that_is_no_multiple_of_a_tile_is_refused() -> None:
 @pytest.mark.parametrize("size", [(1700, 2500), (512, 1537), (1, 1), (40, 3000), (513, 512)])
 def test_every_level_is_the_mean_of_the_one_below(tmp_path: Path, size: tuple[int, int]) -> None:
     plane = colourful(*size)
-    store = filled(tmp_path / "store", plane, StoreLayout(Size(*size), 1024, "deflate"))
-    store.complete()
-    for level, expected in enumerate(reference_levels(plane, len(store.levels))):
+    store = filled(tmp_path / "store", plane, StoreLayout(Size(*size), 1024, (Layer(STAINED, "deflate"),)))
+    complete_levels(store.files)
+    for level, expected in enumerate(reference_levels(plane, len(store.layout.levels))):
         assert np.array_equal(level_pixels(store, level), expected)
 
 
@@ -143,8 +150,9 @@ def test_every_level_is_the_mean_of_the_one_below(tmp_path: Path, size: tuple[in
 def test_the_grid_does_not_change_a_byte(tmp_path: Path, compression: str) -> None:
     plane = colourful(1700, 2500)
     plane[600:1300, 100:900] = 255
+    layers = (Layer(STAINED, compression),)  # type: ignore[arg-type]
     results = [
-        everything(filled(tmp_path / str(core), plane, StoreLayout(Size(1700, 2500), core, compression)))  # type: ignore[arg-type]
+        everything(filled(tmp_path / str(core), plane, StoreLayout(Size(1700, 2500), core, layers)))
         for core in (512, 1024, 1536, 2048, 4096)
     ]
     assert all(result == results[0] for result in results)
@@ -159,27 +167,29 @@ def test_blocks_that_were_never_put_are_white_and_the_grid_still_does_not_matter
         put(store, plane, *cell)
         results.append(everything(store))
     assert results[0] == results[1] == results[2]
-    assert results[0][0].count(TileStore.attach(tmp_path / "512").layout.codec.glass_tile) == 5 * 4 - 1
+    assert results[0][0].count(Layer(STAINED).codec.fill_tile) == 5 * 4 - 1
 
 
 def test_a_store_without_blocks_is_all_glass(tmp_path: Path) -> None:
-    layout = StoreLayout(Size(700, 1300), 512, glass=(246, 245, 244))
+    layout = StoreLayout(Size(700, 1300), 512, (Layer(STAINED, fill=(246, 245, 244)),))
     store = TileStore.create(tmp_path / "store", layout, {})
-    assert {data for level in everything(store) for data in level} == {store.layout.codec.glass_tile}
+    assert {data for level in everything(store) for data in level} == {layout.layer(STAINED).codec.fill_tile}
 
 
 @pytest.mark.parametrize("core", [512, 1024, 1536, 2048])
 @pytest.mark.parametrize("compression", ["jpeg", "deflate"])
 def test_zarr_reads_every_part_of_every_block(tmp_path: Path, core: int, compression: str) -> None:
     plane = colourful(700, 2100)
-    store = filled(tmp_path / "store.zarr", plane, StoreLayout(Size(700, 2100), core, compression, 95))  # type: ignore[arg-type]
-    store.complete()
+    store = filled(
+        tmp_path / "store.zarr", plane, StoreLayout(Size(700, 2100), core, (Layer(STAINED, compression, 95),))
+    )  # type: ignore[arg-type]
+    complete_levels(store.files)
     store.save_json("note", {"a": 1})
     group = open_with_zarr(store.path)
-    coarse = range(store.layout.patch_level, len(store.levels))
-    assert sorted(name for name, _ in group.arrays()) == sorted([*map(str, coarse), "blocks"])
+    coarse = range(store.layout.patch_level, len(store.layout.levels))
+    assert sorted(name for name, _ in group.arrays()) == sorted([*(f"{STAINED}.{level}" for level in coarse), "blocks"])
     blocks = group["blocks"]
-    levels = reference_levels(plane, len(store.levels))
+    levels = reference_levels(plane, len(store.layout.levels))
     for (row, column), (cell, part) in product(np.ndindex(store.layout.grid), store.layout.parts.items()):
         level, down, right = cell
         side = 256 if level == store.layout.patch_level else 512
@@ -189,13 +199,13 @@ def test_zarr_reads_every_part_of_every_block(tmp_path: Path, core: int, compres
         limit = 1.5 if compression == "jpeg" and side == 512 else 0
         assert not expected.size or np.abs(found.astype(int) - expected).mean() <= limit
     for level in coarse:
-        found = group[str(level)][:]  # type: ignore[index]
+        found = group[f"{STAINED}.{level}"][:]  # type: ignore[index]
         assert np.abs(found.astype(int) - levels[level]).mean() < 1.5
 
 
 def test_a_block_encodes_only_what_lies_on_the_plane() -> None:
     layout = StoreLayout(Size(1700, 2500), 1024)
-    block = encode_block(colourful(676, 452), layout)
+    block = encode_plane(colourful(676, 452), layout, layout.layers[0])
     assert set(block.tiles) == {(0, 0, 0), (0, 1, 0), (1, 0, 0)}
     assert block.patch is not None
     assert block.patch.shape == (169, 113, 3)
@@ -213,7 +223,7 @@ def test_finished_blocks_are_known_again(tmp_path: Path) -> None:
     again = TileStore.open(tmp_path / "store", layout, FINGERPRINT)
     assert again.finished() == {(0, 0), (1, 2)}
     assert TileStore.attach(tmp_path / "store") == again
-    assert again.finished_mask().sum() == 2
+    assert again.files.finished().sum() == 2
 
 
 def test_what_changed_is_told_in_words(tmp_path: Path) -> None:
@@ -287,7 +297,8 @@ _WRITER = """
     print("ready", flush=True)
     while True:
         for row, column in np.ndindex(store.layout.grid):
-            store.put(row, column, plane[row * core : (row + 1) * core, column * core : (column + 1) * core])
+            block = plane[row * core : (row + 1) * core, column * core : (column + 1) * core]
+            store.put(row, column, {"stained": block})
 """
 
 
@@ -348,7 +359,7 @@ def test_a_vanished_store_is_one_line(tmp_path: Path) -> None:
     store = TileStore.create(tmp_path / "store", layout, {})
     store.path.rename(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="vanished"):
-        store.put(0, 0, np.zeros((512, 512, 3), np.uint8))
+        store.put(0, 0, {STAINED: np.zeros((512, 512, 3), np.uint8)})
     with pytest.raises(StorageError, match="vanished"):
         store.finished()
 
@@ -358,13 +369,13 @@ def test_a_worker_that_wakes_does_not_write_into_a_later_runs_store(tmp_path: Pa
     TileStore.create(tmp_path / "store", layout, {"run": 1})
     late = TileStore.attach(tmp_path / "store")
     store = TileStore.create(tmp_path / "store", layout, {"run": 2})
-    with pytest.raises(StorageError, match="begun afresh"):
-        late.put(0, 0, black)
+    with pytest.raises(StorageError, match="started again from the beginning"):
+        late.put(0, 0, {STAINED: black})
     # Also when it had been stopped in the middle of a block.
     with pytest.raises(StorageError, match="vanished"):
-        late.complete()
+        complete_levels(late.files)
     assert store.finished() == set()
-    assert not list((store.path / "1").glob("*.0"))
+    assert not list((store.path / f"{STAINED}.1").glob("*.0"))
 
 
 @pytest.mark.parametrize("damage", ["empty", "zeros", "cut", "index", 0, 1, 2, 3, 4, 5])
@@ -396,11 +407,12 @@ def test_a_block_damaged_on_the_disk_is_forgotten_and_made_again(tmp_path: Path,
 
 def test_a_block_that_vanishes_while_the_output_is_written_is_made_again(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", colourful(2048, 2048), StoreLayout(Size(2048, 2048), 1024))
-    tiles = store.tiles(0)
-    next(tiles)
-    (store.path / "blocks" / "0.0.0.0.0.0").unlink()
-    with pytest.raises(StorageError, match="block 0, 0 was damaged"):
-        list(tiles)
+    with ExitStack() as stack:
+        tiles = level_tiles(stack.enter_context(store.finished_pyramids())[STAINED], 0)
+        next(tiles)
+        (store.path / "blocks" / "0.0.0.0.0.0").unlink()
+        with pytest.raises(StorageError, match="block 0, 0 was damaged"):
+            list(tiles)
 
 
 def test_a_folder_of_marks_from_an_earlier_version_holds_no_blocks(tmp_path: Path) -> None:
@@ -410,9 +422,13 @@ def test_a_folder_of_marks_from_an_earlier_version_holds_no_blocks(tmp_path: Pat
 
 
 def test_a_run_that_goes_on_keeps_the_colour_of_its_glass(tmp_path: Path) -> None:
-    layout = StoreLayout(Size(700, 1300), 512, "deflate", glass=(246, 245, 244))
+    layout = StoreLayout(Size(700, 1300), 512, (Layer(STAINED, "deflate", fill=(246, 245, 244)),))
     TileStore.create(tmp_path / "store", layout, FINGERPRINT)
-    again = TileStore.open(tmp_path / "store", StoreLayout(Size(700, 1300), 512, "deflate"), FINGERPRINT)
-    assert again.layout.glass == TileStore.attach(tmp_path / "store").layout.glass == (246, 245, 244)
+    again = TileStore.open(
+        tmp_path / "store", StoreLayout(Size(700, 1300), 512, (Layer(STAINED, "deflate"),)), FINGERPRINT
+    )
+    layer = again.layout.layer(STAINED)
+    assert layer == TileStore.attach(tmp_path / "store").layout.layer(STAINED)
+    assert layer.fill == (246, 245, 244)
     tile = np.full((512, 512, 3), (246, 245, 244), np.uint8)
-    np.testing.assert_array_equal(again.layout.codec.decode(again.layout.codec.encode(tile)), tile)
+    np.testing.assert_array_equal(layer.codec.decode(layer.codec.encode(tile)), tile)

@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import provenance
+from tests.conftest import provenance, write_store
 from wsi_ihc.cli.verify import verify
 from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.errors import OutputError
-from wsi_ihc.output.ometiff import VerificationReport, sidecar_path, verify_ome_tiff, write_ome_tiff, write_sidecar
+from wsi_ihc.output.ometiff import VerificationReport, sidecar_path, verify_ome_tiff, write_sidecar
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.layers import STAINED, Layer
 
 PROVENANCE = provenance(Size(1500, 1100))
 
@@ -37,12 +38,12 @@ def sound_jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def an_output(folder: Path, compression: str) -> Path:
     y, x = np.mgrid[:1500, :1100].astype(np.float32)
     plane = np.stack([150 + 80 * np.sin(x / 97), 120 + 80 * np.cos(y / 83), 90 + y / 20], axis=-1).astype(np.uint8)
-    layout = StoreLayout(Size(1500, 1100), 512, compression)  # type: ignore[arg-type]
+    layout = StoreLayout(Size(1500, 1100), 512, (Layer(STAINED, compression),))  # type: ignore[arg-type]
     store = TileStore.create(folder / "store", layout, {})
     for row, column in np.ndindex(layout.grid):
         if row < 2:
-            store.put(row, column, plane[row * 512 : (row + 1) * 512, column * 512 : (column + 1) * 512])
-    return write_ome_tiff(store, folder / "output.ome.tiff", PROVENANCE.model_copy(update={"compression": compression}))
+            store.put(row, column, {STAINED: plane[row * 512 : (row + 1) * 512, column * 512 : (column + 1) * 512]})
+    return write_store(store, folder / "output.ome.tiff", PROVENANCE.model_copy(update={"compression": compression}))
 
 
 def damaged(source: Path, folder: Path, data: bytes) -> VerificationReport:
@@ -86,9 +87,9 @@ def test_a_sound_output_passes(sound: Path, quick: bool) -> None:
 
 def test_an_output_of_one_tile_passes(tmp_path: Path) -> None:
     store = TileStore.create(tmp_path / "store", StoreLayout(Size(30, 20), 512), {})
-    store.put(0, 0, np.full((512, 512, 3), 99, np.uint8))
+    store.put(0, 0, {STAINED: np.full((512, 512, 3), 99, np.uint8)})
     for quick in (True, False):
-        assert verify_ome_tiff(write_ome_tiff(store, tmp_path / "a.ome.tiff", PROVENANCE), quick=quick).problems == ()
+        assert verify_ome_tiff(write_store(store, tmp_path / "a.ome.tiff", PROVENANCE), quick=quick).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,8 @@ def test_a_tile_without_bytes_is_named(sound_jpeg: Path, tmp_path: Path, level: 
 
 def test_a_black_tile_is_named(tmp_path: Path) -> None:
     store = TileStore.create(tmp_path / "store", StoreLayout(Size(600, 600), 512), {})
-    store.put(0, 0, np.zeros((512, 512, 3), np.uint8))
-    report = verify_ome_tiff(write_ome_tiff(store, tmp_path / "a.ome.tiff", PROVENANCE))
+    store.put(0, 0, {STAINED: np.zeros((512, 512, 3), np.uint8)})
+    report = verify_ome_tiff(write_store(store, tmp_path / "a.ome.tiff", PROVENANCE))
     assert report.problems == ("pixels: level 0, tile 0, 0: all black",)
 
 

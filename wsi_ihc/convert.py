@@ -22,6 +22,7 @@ from wsi_ihc.generators import load_generator
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.machine.stopwatch import Stopwatch, peak_memory_mb
 from wsi_ihc.output.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
+from wsi_ihc.pyramid.layers import STAINED
 from wsi_ihc.slides.files import source_digest
 
 _COMPLETE = "complete"
@@ -174,7 +175,8 @@ def _write(
     """Writes the file and the sidecar, checks the file, and only then gives it its name; returns the run's account."""
     progress.stage("writing")
     with watch.stage("write"):
-        write_ome_tiff(store, workspace.part, prepared.provenance)
+        with store.finished_pyramids() as pyramids:
+            write_ome_tiff(pyramids[STAINED], workspace.part, prepared.provenance)
         _check_whole(prepared, store)
     run = {
         "seconds": watch.rounded(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.blocks import BlockGrid
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask
 
@@ -22,7 +22,7 @@ _JPEG_BYTES_PER_PIXEL = {"jpeg": 0.35, "deflate": 2.0}
 class ConversionPlan:
     """The blocks that hold tissue, in batches, and what they will cost."""
 
-    grid: TileGrid
+    grid: BlockGrid
     batches: tuple[Batch, ...]
     tissue_fraction: float
     compression: str
@@ -57,7 +57,7 @@ def plan_conversion(
     The batches follow from the arguments alone, not from what an earlier run has finished: batching may touch the
     last bit of a pixel, so a resumed run must form the batches that an undisturbed one forms.
     """
-    grid = TileGrid(size, core_px, halo_px)
-    cells = [(tile.row, tile.column) for tile in grid if mask.any(tile.core)]
+    grid = BlockGrid(size, core_px, halo_px)
+    cells = [(block.row, block.column) for block in grid if mask.any(block.core)]
     batches = tuple(tuple(cells[start : start + batch_size]) for start in range(0, len(cells), batch_size))
     return ConversionPlan(grid, batches, float(mask.pixels.mean()), compression)

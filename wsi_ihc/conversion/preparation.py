@@ -32,8 +32,9 @@ from wsi_ihc.generators.device import Graph, choose_device
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.normalisation import Mode
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
-from wsi_ihc.output.ometiff import Provenance
+from wsi_ihc.output.provenance import Provenance
 from wsi_ihc.pyramid.codecs import WHITE, Colour
+from wsi_ihc.pyramid.layers import STAINED, Layer
 from wsi_ihc.slides import SlideView, check_brightfield, open_slide
 from wsi_ihc.slides.files import source_digest
 from wsi_ihc.tissue import TissueMask, find_tissue
@@ -102,7 +103,8 @@ def prepare(
 
     any_core = settings.tiling.core_px == "auto"
     core_px = USUAL_CORE_PX if settings.tiling.core_px == "auto" else settings.tiling.core_px
-    layout = StoreLayout(view.size, core_px, settings.output.compression, settings.output.quality)
+    layer = Layer(STAINED, settings.output.compression, settings.output.quality)
+    layout = StoreLayout(view.size, core_px, (layer,), view.mpp)
     store = _earlier_store(store_path, layout, fingerprint, any_core=any_core)
     findings = _Findings.kept_in(store, view) if store else None
     if store is None or findings is None:
@@ -111,18 +113,18 @@ def prepare(
             chosen = choose_core_px(architecture, findings.mask, halo_px=halo_px, align_px=align_px, budget=budget)
             layout = replace(layout, core_px=chosen)
         if architecture.kind in LEARNED_KINDS:
-            layout = replace(layout, glass=_glass(view, findings, settings, align_px))
+            layout = replace(layout, layers=(replace(layer, fill=_glass(view, findings, settings, align_px)),))
         store = TileStore.create(store_path, layout, fingerprint, findings.to_arrays())
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     mask = findings.mask
     plan = plan_conversion(
-        view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layout.compression
+        view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layer.compression
     )
     anywhere = _anywhere(settings, computation)
     threads = _kept_number(store, "threads", lambda: computation.threads)
     job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path, threads)
-    glass = store.layout.glass
+    glass = store.layout.layer(STAINED).fill
     provenance = _provenance(source, view, bundle.card, settings, job, mode, glass, computation.recorded)
     return Prepared(job, plan, provenance, fingerprint["source"])
 

@@ -21,8 +21,9 @@ from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.store import TileStore
 from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
 from wsi_ihc.machine.pixel_memory import PixelMemory
-from wsi_ihc.pyramid.blocks import TileGrid
+from wsi_ihc.pyramid.blocks import BlockGrid
 from wsi_ihc.pyramid.codecs import WHITE, Colour
+from wsi_ihc.pyramid.layers import STAINED
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.tissue import TissueMask
 
@@ -36,7 +37,7 @@ class StainingJob:
     source: Path
     settings: ConversionSettings
     mpp: float | None
-    grid: TileGrid
+    grid: BlockGrid
     mask: TissueMask
     statistics: NormStatistics | None
     store: Path
@@ -63,7 +64,7 @@ class Staining:
     the reader keeps its cache. Nothing grows with the slide.
     """
 
-    grid: TileGrid
+    grid: BlockGrid
     view: SlideView
     mask: TissueMask
     stainer: Stainer
@@ -84,19 +85,19 @@ class Staining:
 
     def stain(self, batch: Batch) -> BatchReport:
         """Reads, stains, encodes and stores the blocks of ``batch``."""
-        tiles = [self.grid.tile(row, column) for row, column in batch]
+        blocks = [self.grid.block(row, column) for row, column in batch]
         started = time.perf_counter()
-        read_windows = [self.view.read(tile.window) for tile in tiles]
+        read_windows = [self.view.read(block.window) for block in blocks]
         # A batch of one, the rule on a processor, need not be copied together.
-        windows = np.stack(read_windows) if len(tiles) > 1 else read_windows[0][None]
+        windows = np.stack(read_windows) if len(blocks) > 1 else read_windows[0][None]
         read = time.perf_counter()
         use_threads(self.threads)
         stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
         done = time.perf_counter()
-        glass = self.store.layout.glass
-        for tile, core in zip(tiles, stained.pixels, strict=True):
-            pixels = fade_to_glass(core, self.mask.coverage(tile.core), glass, self.memory)
-            self.store.put(tile.row, tile.column, pixels)
+        glass = self.store.layout.layer(STAINED).fill
+        for block, core in zip(blocks, stained.pixels, strict=True):
+            pixels = fade_to_glass(core, self.mask.coverage(block.core), glass, self.memory)
+            self.store.put(block.row, block.column, {STAINED: pixels})
         encoded = time.perf_counter()
         return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
 

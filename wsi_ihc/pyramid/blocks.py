@@ -1,4 +1,4 @@
-"""The grid of blocks: cores partition the plane, windows are cores plus halo."""
+"""Blocks, the units of work: their cores partition the plane, their windows are cores plus halo."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wsi_ihc.pyramid.geometry import Region, Size
-
-TILE_PX = 512
-"""Side of an encoded tile of the output. Cores are multiples of it, so no two blocks ever write the same tile."""
+from wsi_ihc.pyramid.levels import TILE_PX
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """One block of work. ``core`` is what it writes, ``window`` is what it reads; both on the working plane."""
+class Block:
+    """One unit of work. It writes its ``core`` and reads its ``window``; both are regions of the working plane."""
 
     row: int
     column: int
@@ -22,11 +20,12 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class TileGrid:
+class BlockGrid:
     """Blocks of ``core_px`` that cover a plane of ``size``, each read with ``halo_px`` more on every side.
 
-    Every window has the same shape, also at the plane's right and bottom edge: what lies outside reads as white.
-    ``halo_px`` must be a multiple of the generator's alignment, so that windows start on its own lattice.
+    Every window has the same shape, also at the right and bottom edge of the plane: outside, the slide reads as white.
+    ``core_px`` is a multiple of 512, so no two blocks write the same tile. ``halo_px`` must be a multiple of the
+    generator's alignment, so that windows start on the generator's own lattice.
     """
 
     size: Size
@@ -54,19 +53,19 @@ class TileGrid:
     def __len__(self) -> int:
         return self.rows * self.columns
 
-    def tile(self, row: int, column: int) -> Tile:
+    def block(self, row: int, column: int) -> Block:
         """The block at ``row``, ``column``. Its core may reach over the plane's right and bottom edge."""
         core = Region(row * self.core_px, column * self.core_px, self.core_px, self.core_px)
-        return Tile(row, column, core, core.expanded(self.halo_px))
+        return Block(row, column, core, core.expanded(self.halo_px))
 
-    def __iter__(self) -> Iterator[Tile]:
-        """Every block once, along a Z-order curve: neighbours in the order are neighbours on the glass.
+    def __iter__(self) -> Iterator[Block]:
+        """Every block once, along a Z-order curve: blocks that follow each other lie beside each other on the glass.
 
-        A reader's cache of decoded tiles then serves the next block in both directions, however wide the slide.
+        The reader's cache of decoded tiles then serves the next block in both directions, however wide the slide is.
         """
         cells = ((row, column) for row in range(self.rows) for column in range(self.columns))
         for row, column in sorted(cells, key=lambda cell: _interleave(*cell)):
-            yield self.tile(row, column)
+            yield self.block(row, column)
 
 
 def _interleave(row: int, column: int) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
+from wsi_ihc.machine.shared_file import SharedFile
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble
@@ -21,7 +22,6 @@ from wsi_ihc.slides.dicom_order import goes_down_columns
 from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.levels import pyramid, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
-from wsi_ihc.slides.shared_file import SharedFile
 
 
 class DirectDicomReader:

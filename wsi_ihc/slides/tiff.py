@@ -17,13 +17,13 @@ from tifffile import TiffFile, TiffPage
 from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import SlideError, UnreadableSlideError, one_line
 from wsi_ihc.machine.pixel_memory import PixelMemory
+from wsi_ihc.machine.shared_file import SharedFile
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
 from wsi_ihc.slides.resample import reduced_from
-from wsi_ihc.slides.shared_file import SharedFile
 from wsi_ihc.slides.tiff_gaps import Gaps, Grid
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.

@@ -1,6 +1,6 @@
-"""Encoded blocks on disk, resumable, between the workers and the OME-TIFF."""
+"""Encoded blocks on disk between the workers and the output: a run that was cut off continues from them."""
 
-from wsi_ihc.conversion.store.layout import EncodedBlock, StoreLayout, encode_block
+from wsi_ihc.conversion.store.layout import StoreLayout
 from wsi_ihc.conversion.store.tilestore import StaleStoreError, TileStore
 
-__all__ = ["EncodedBlock", "StaleStoreError", "StoreLayout", "TileStore", "encode_block"]
+__all__ = ["StaleStoreError", "StoreLayout", "TileStore"]

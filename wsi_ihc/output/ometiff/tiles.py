@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import one_line
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.output.ometiff.jpeg import JpegHeader, read_jpeg_header
-from wsi_ihc.pyramid.codecs import halve
+from wsi_ihc.pyramid.levels import halve
 
 JPEG = 7
 _LOSSLESS = (1, 5, 8, 32773, 32946, 50000)

@@ -3,21 +3,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_ihc.pyramid.blocks import TILE_PX, TileGrid
+from wsi_ihc.pyramid.blocks import BlockGrid
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.levels import TILE_PX
 
 sizes = st.builds(Size, st.integers(1, 5000), st.integers(1, 5000))
 
 
 @given(sizes, st.integers(1, 4), st.integers(0, 200))
 def test_cores_partition_the_plane_and_windows_are_alike(size: Size, tiles: int, halo: int) -> None:
-    grid = TileGrid(size, tiles * TILE_PX, halo)
+    grid = BlockGrid(size, tiles * TILE_PX, halo)
     covered = np.zeros((grid.rows, grid.columns), int)
-    for tile in grid:
-        covered[tile.row, tile.column] += 1
-        assert (tile.core.top, tile.core.left) == (tile.row * grid.core_px, tile.column * grid.core_px)
-        assert tile.window.size == (grid.window_px, grid.window_px)
-        assert tile.core.relative_to(tile.window).top == halo
+    for block in grid:
+        covered[block.row, block.column] += 1
+        assert (block.core.top, block.core.left) == (block.row * grid.core_px, block.column * grid.core_px)
+        assert block.window.size == (grid.window_px, grid.window_px)
+        assert block.core.relative_to(block.window).top == halo
     assert (covered == 1).all()
     assert covered.size == len(grid)
     # No block lies wholly outside the plane, and none of the plane is left out.
@@ -27,7 +28,7 @@ def test_cores_partition_the_plane_and_windows_are_alike(size: Size, tiles: int,
 
 def test_the_order_stays_near_itself() -> None:
     """Along the Z-order curve any four blocks in a row from a multiple of four lie in one 2 x 2 square."""
-    cells = [(tile.row, tile.column) for tile in TileGrid(Size(4096, 4096), 512, 0)]
+    cells = [(block.row, block.column) for block in BlockGrid(Size(4096, 4096), 512, 0)]
     for start in range(0, len(cells), 4):
         rows, columns = zip(*cells[start : start + 4], strict=True)
         assert max(rows) - min(rows) == max(columns) - min(columns) == 1
@@ -36,4 +37,4 @@ def test_the_order_stays_near_itself() -> None:
 @pytest.mark.parametrize("core", [0, 500, -512])
 def test_cores_are_whole_tiles(core: int) -> None:
     with pytest.raises(ValueError, match="multiple of 512"):
-        TileGrid(Size(10, 10), core, 0)
+        BlockGrid(Size(10, 10), core, 0)
