@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from wsi_ihc.pyramid.blocks import TILE_PX
 from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.pyramid.levels import TILE_PX
 from wsi_ihc.slides import SlideReader, SlideView
 from wsi_ihc.viewer.encoding import jpeg
 from wsi_ihc.viewer.overview import Overview
