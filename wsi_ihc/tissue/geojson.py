@@ -65,16 +65,16 @@ def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: floa
     included: list[Polygon] = []
     excluded: list[Polygon] = []
     skipped = 0
-    for feature in _features(_parse(path), path):
+    for feature in features_of(path):
         _check_slide(feature, size, scale, path)
-        polygons, others = _polygons(feature.get("geometry", feature), path)
+        polygons, others = polygons_of(feature.get("geometry", feature), path)
         skipped += others
-        (excluded if _is_excluded(feature) else included).extend(polygons)
+        (excluded if is_excluded(feature) else included).extend(polygons)
     if skipped:
         logger.warning("%s: %d points or lines enclose nothing and were skipped", path, skipped)
     if not included:
         raise SettingsError(f"{path}: no polygons to stain; export annotations from QuPath, or use --tissue auto")
-    _check_inside(included, size, scale, path)
+    check_inside(included, size, scale, path)
     shape = max(1, round(size.height / downsample)), max(1, round(size.width / downsample))
     pixels = np.zeros(shape, bool)
     for polygons, value in ((included, True), (excluded, False)):
@@ -123,6 +123,15 @@ def _parse(path: str | Path) -> Any:
         raise SettingsError(f"{path}: not GeoJSON; in QuPath: File, Export objects as GeoJSON") from None
 
 
+def features_of(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The features of a GeoJSON file, one by one.
+
+    Raises:
+        SettingsError: it cannot be read, or is no GeoJSON.
+    """
+    return _features(_parse(path), path)
+
+
 def _features(document: Any, path: str | Path) -> Iterator[dict[str, Any]]:
     match document:
         case {"type": "FeatureCollection", "features": list(features)} | list(features):
@@ -134,7 +143,7 @@ def _features(document: Any, path: str | Path) -> Iterator[dict[str, Any]]:
             raise SettingsError(f"{path}: JSON, but not GeoJSON features as QuPath exports them")
 
 
-def _polygons(geometry: Any, path: str | Path) -> tuple[list[Polygon], int]:
+def polygons_of(geometry: Any, path: str | Path) -> tuple[list[Polygon], int]:
     """Polygons of ``geometry`` in level 0 pixels, and how many of its parts are no areas."""
     match geometry:
         case {"type": "Polygon", "coordinates": list(rings)}:
@@ -142,7 +151,7 @@ def _polygons(geometry: Any, path: str | Path) -> tuple[list[Polygon], int]:
         case {"type": "MultiPolygon", "coordinates": list(polygons)}:
             return [_rings(rings, path) for rings in polygons], 0
         case {"type": "GeometryCollection", "geometries": list(parts)}:
-            found = [_polygons(part, path) for part in parts]
+            found = [polygons_of(part, path) for part in parts]
             return [polygon for polygons, _ in found for polygon in polygons], sum(others for _, others in found)
         case {"type": "Point" | "MultiPoint" | "LineString" | "MultiLineString"}:
             return [], 1
@@ -163,7 +172,8 @@ def _is_ring(ring: Ring) -> bool:
     return ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 3 and bool(np.isfinite(ring).all())
 
 
-def _is_excluded(feature: dict[str, Any]) -> bool:
+def is_excluded(feature: dict[str, Any]) -> bool:
+    """Whether the feature is of a class that is cut out of the others."""
     match feature.get("properties"):
         case {"classification": {"name": str(name)}}:
             return name.lower() in ("ignore*", "exclude")
@@ -184,7 +194,12 @@ def _check_slide(feature: dict[str, Any], size: Size, scale: float, path: str | 
                 )
 
 
-def _check_inside(polygons: list[Polygon], size: Size, scale: float, path: str | Path) -> None:
+def check_inside(polygons: list[Polygon], size: Size, scale: float, path: str | Path) -> None:
+    """Refuses outlines that reach outside the slide: they were drawn on another image.
+
+    Raises:
+        SettingsError: naming where they reach.
+    """
     corners = np.concatenate([ring for rings in polygons for ring in rings])
     whole = np.array([size.width, size.height]) * scale
     low, high = corners.min(axis=0), corners.max(axis=0)
