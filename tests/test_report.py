@@ -210,7 +210,11 @@ def test_colours_have_contrast(page: str) -> None:
         return float(linear @ (0.2126, 0.7152, 0.0722))
 
     colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", page))
-    for ink, ground in ((colours["ink"], "#ffffff"), (colours["soft"], "#ffffff"), (colours["mark"], colours["ground"])):
+    for ink, ground in (
+        (colours["ink"], "#ffffff"),
+        (colours["soft"], "#ffffff"),
+        (colours["mark"], colours["ground"]),
+    ):
         assert (luminance(ground) + 0.05) / (luminance(ink) + 0.05) >= 4.5
 
 
@@ -230,6 +234,8 @@ def test_the_commands_write_it(small_slide: Path, tmp_path: Path, monkeypatch: p
     done = runner.invoke(cli, command, catch_exceptions=False)
     assert "case_ihc.html" in done.output
     assert "SYNTHETIC" in Path("case_ihc.html").read_text()
-    assert runner.invoke(cli, ["report", "case_ihc.ome.tiff", "-o", "other.html"], catch_exceptions=False).exit_code == 0
+    assert (
+        runner.invoke(cli, ["report", "case_ihc.ome.tiff", "-o", "other.html"], catch_exceptions=False).exit_code == 0
+    )
     assert Path("other.html").exists()
     assert open_slide(slide).levels[0].size == Size(600, 700)

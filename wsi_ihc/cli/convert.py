@@ -25,10 +25,18 @@ if TYPE_CHECKING:
 @conversion_options
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
+@click.option("--report", "with_report", is_flag=True, help="Also write a page about the output, OUT.html.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what reader, level and settings were chosen, and why.")
 def convert(
-    slide: Path, output: Path | None, overwrite: bool, dry_run: bool, quiet: bool, verbose: bool, **values: Any
+    slide: Path,
+    output: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    with_report: bool,
+    quiet: bool,
+    verbose: bool,
+    **values: Any,
 ) -> None:
     """Stain the H&E slide SLIDE and write the virtual IHC pyramid, ready for QuPath.
 
@@ -63,8 +71,13 @@ def convert(
             report = convert_slide(slide, target, settings, overwrite=overwrite, progress=progress)
     if dry_run:
         _show_estimate(estimate)
-    elif not quiet:
+        return
+    if not quiet:
         _show_report(report, card)
+    if with_report:
+        from wsi_ihc.cli.report import report_after_conversion
+
+        report_after_conversion(slide, report.output, quiet=quiet)
 
 
 def _log_to_terminal(quiet: bool, verbose: bool) -> None:

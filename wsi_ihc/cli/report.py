@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from wsi_ihc.cli.options import OUTPUT
+from wsi_ihc.cli.terminal import complain, say
+from wsi_ihc.errors import GeneratorError, WsiIhcError
 
 
 @click.command()
@@ -27,25 +29,41 @@ def report(output: Path, page: Path | None, slide: Path | None, regions: Path | 
     wsi-ihc report slide_ihc.ome.tiff
     wsi-ihc report slide_ihc.ome.tiff --regions tumour.geojson -o tumour.html
     """
-    from wsi_ihc.viewer.outputs import open_output
     from wsi_ihc.viewer.report import write_report
 
-    made = open_output(output).provenance
-    card = card_of(made.generator, made.generator_sha256)
+    card = card_of(output)
     written = write_report(output, page, slide=slide, regions=regions, card=card, overwrite=overwrite)
-    click.echo(f"{written}: {written.stat().st_size / 1000:.0f} kB")
+    say(f"{written}: {written.stat().st_size / 1000:.0f} kB")
 
 
-def card_of(generator: str, sha256: str | None) -> dict[str, Any]:
-    """What the generator's card says, where this machine has that very generator; else empty."""
-    from wsi_ihc.errors import GeneratorError
-    from wsi_ihc.generators import load_card
+def report_after_conversion(slide: Path, output: Path, *, quiet: bool) -> None:
+    """Writes the page of a finished output. The output stays where the page cannot be written: that is no failure."""
+    from wsi_ihc.viewer.report import write_report
 
     try:
-        card = load_card(generator)
+        page = write_report(output, slide=slide, card=card_of(output), overwrite=True)
+    except WsiIhcError as error:
+        complain(f"no report: {error}")
+    else:
+        if not quiet:
+            say(page)
+
+
+def card_of(output: Path) -> dict[str, Any]:
+    """What the card of the generator of ``output`` says, where this machine has that very generator; else empty.
+
+    Raises:
+        SlideError: wsi-ihc did not make the output.
+    """
+    from wsi_ihc.generators import load_card
+    from wsi_ihc.viewer.outputs import open_output
+
+    made = open_output(output).provenance
+    try:
+        card = load_card(made.generator)
     except GeneratorError:
         return {}
-    if sha256 and card.sha256 != sha256:
+    if made.generator_sha256 and card.sha256 != made.generator_sha256:
         return {}
     kept = {"training_data", "licence", "description", "intended_use", "sources"}
     facts = {name: text for name, text in card.model_dump(mode="json", include=kept).items() if text}

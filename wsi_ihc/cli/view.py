@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wsi_ihc.cli.terminal import say
 from wsi_ihc.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def _serve(viewer: Viewer, *, browser: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    click.echo(viewer.address)
-    click.echo("Open this address in a browser on this machine. Ctrl-C ends the viewer.", err=True)
+    say(viewer.address)
+    say("Open this address in a browser on this machine. Ctrl-C ends the viewer.", err=True)
     with opened(viewer.address) if browser else nullcontext():
         await viewer.serve(ended)

@@ -97,15 +97,16 @@ class Case:
                 overview.rows_read = overview.view.size.height
 
 
-def open_case(files: CaseFiles, settings: SlideSettings | None = None) -> Case:
+def open_case(files: CaseFiles) -> Case:
     """Opens every file of the case; nothing of the pixels is read yet.
 
     Raises:
         WsiIhcError: a file cannot be read, naming it.
     """
-    settings = settings or SlideSettings(cache_mb=CACHE_MB)
-    slide = open_slide(files.slide, settings) if files.slide else None
     output = open_output(files.output) if files.output else None
+    # Of a slide that states no pixel size the output knows the one that was given to convert.
+    settings = SlideSettings(cache_mb=CACHE_MB, mpp=output.provenance.source_mpp if output else None)
+    slide = open_slide(files.slide, settings) if files.slide else None
     frame, mpp = _frame(slide, output)
     notices = [*_slide_notices(files, slide, output), *(output.run.get("notices", ()) if output else ())]
     scans = [*_slide_pictures(slide), *(_other_picture(path, frame, mpp) for path in files.others)]

@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from wsi_ihc.machine.text import printable
+
 OPENSEADRAGON = "openseadragon.min.js"
 OPENSEADRAGON_VERSION = "6.1.1"
 OPENSEADRAGON_SHA256 = "14d587cd3ee7c4861f1a41077ce642029364a21029956ba635bd8fb1202cf9ad"
@@ -43,13 +45,34 @@ def cohort_page(title: str, mark: str, rows: list[dict[str, Any]], *, assets: st
 
 def inline_json(value: Any) -> str:
     """JSON that may stand inside a script element: nothing in it ends the element or begins a comment."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(shown(value), ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def shown(value: Any) -> Any:
+    """``value`` with every text in it made printable, for the page's script."""
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {printable(key): shown(each) for key, each in value.items()}
+        case list() | tuple():
+            return [shown(each) for each in value]
+    return value
+
+
+def page_template(*place: str) -> jinja2.Template:
+    """A template of this package. Text is escaped for HTML, and what cannot be seen in it is shown."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    return environment.from_string(files("wsi_ihc.viewer").joinpath(*place).read_text(encoding="utf-8"))
 
 
 @cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(files("wsi_ihc.viewer").joinpath("assets", name).read_text(encoding="utf-8"))
+    return page_template("assets", name)

@@ -21,7 +21,7 @@ from wsi_ihc.machine.processors import processors
 from wsi_ihc.viewer.access import HEADERS, is_loopback, is_token, new_token
 from wsi_ihc.viewer.case import MARK, Case, fingerprint, open_case
 from wsi_ihc.viewer.finding import CaseFiles
-from wsi_ihc.viewer.page import ASSETS, asset, case_page, cohort_page
+from wsi_ihc.viewer.page import ASSETS, asset, case_page, cohort_page, shown
 from wsi_ihc.viewer.pictures import MEDIA_TYPE, tile_counts
 from wsi_ihc.viewer.tile_cache import EncodedTiles
 
@@ -199,7 +199,7 @@ class _CasePage(_Handler):
 class _Scene(_Handler):
     async def get(self, number: str) -> None:
         case = await self.in_thread(self.viewer.cases.get, int(number))
-        self.write(_scene(case))
+        self.write(shown(_scene(case)))
 
 
 class _Tile(_Handler):

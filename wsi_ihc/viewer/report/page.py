@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import cv2
@@ -19,6 +18,7 @@ from wsi_ihc.measures.stain import HISTOGRAM_BINS, HISTOGRAM_OD
 from wsi_ihc.output.provenance import Provenance
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask
+from wsi_ihc.viewer.page import page_template
 from wsi_ihc.viewer.report.pictures import Picture
 from wsi_ihc.viewer.report.scan import Field
 
@@ -203,8 +203,4 @@ def _findings(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    text = files("wsi_ihc.viewer").joinpath("report", "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text)
+    return page_template("report", "report.html.j2")

@@ -71,7 +71,7 @@ def write_report(
     if found is None:
         contents = _contents(opened, None, regions, card)
     else:
-        with closing(open_slide(found, SlideSettings())) as reader:
+        with closing(open_slide(found, SlideSettings(mpp=opened.provenance.source_mpp))) as reader:
             contents = _contents(opened, _Source(reader, opened.provenance), regions, card)
     write_atomically(page, render(contents).encode())
     return page
