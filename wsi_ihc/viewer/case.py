@@ -83,9 +83,10 @@ class Case:
     def look(self) -> None:
         """Starts the background: overview and tissue. It ends with the process, or when ``stop`` is set."""
         if self.overviews:
-            Thread(target=self._look, name=f"overview of {self.title}", daemon=True).start()
+            Thread(target=self.look_now, name=f"overview of {self.title}", daemon=True).start()
 
-    def _look(self) -> None:
+    def look_now(self) -> None:
+        """Reads the overviews and finds the tissue; a slide that cannot be read becomes a notice."""
         for number, overview in enumerate(self.overviews):
             try:
                 overview.read(self.stop)
@@ -95,6 +96,10 @@ class Case:
             except WsiIhcError as error:
                 self.notices.append(f"overview and tissue: {error}")
                 overview.rows_read = overview.view.size.height
+
+    def close(self) -> None:
+        """Ends the background. The readers close their files when the last thread lets go of them."""
+        self.stop.set()
 
 
 def open_case(files: CaseFiles) -> Case:

@@ -55,14 +55,13 @@ class Cases:
             state, case = self._open.get(number, ("", None))
             if case is None or (look_again and state != _state(self.files[number])):
                 if case:
-                    case.stop.set()
+                    case.close()
                 state, case = _state(self.files[number]), open_case(self.files[number])
                 self._open[number] = state, case
                 case.look()
             self._open.move_to_end(number)
             while len(self._open) > OPEN_CASES:
-                # Readers close their files when the last thread lets go of them.
-                self._open.popitem(last=False)[1][1].stop.set()
+                self._open.popitem(last=False)[1][1].close()
         return case
 
 
