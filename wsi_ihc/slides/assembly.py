@@ -21,17 +21,30 @@ class TileCache:
     """Decoded tiles, the least recently used dropped first. Thread-safe.
 
     Memory bound: ``capacity`` bytes of pixels, and the tile in each caller's hands. Two threads that want the same
-    absent tile at once both decode it; waiting for each other would cost more than that rare second decoding.
+    absent tile at once both decode it; waiting for each other would cost more than that rare second decoding. Not so
+    where a tile is larger than the capacity (a strip as high as the plane): one thread decodes, and the last tile
+    stays, for everything else that is read lies in it too.
+
+    Args:
+        capacity: bytes.
+        tile_bytes: of the largest tile.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int, tile_bytes: int = 0) -> None:
+        self._capacity = max(capacity, tile_bytes if capacity else 0)
+        self._one_at_a_time = Lock() if 0 < capacity < tile_bytes else None
         self._tiles: OrderedDict[Hashable, Pixels | None] = OrderedDict()
         self._held = 0
         self._lock = Lock()
 
     def get(self, key: Hashable, decode: Callable[[], Pixels | None]) -> Pixels | None:
         """The tile under ``key``, decoded now if it is not held; None is a tile that was never scanned."""
+        if self._one_at_a_time is None:
+            return self._get(key, decode)
+        with self._one_at_a_time:
+            return self._get(key, decode)
+
+    def _get(self, key: Hashable, decode: Callable[[], Pixels | None]) -> Pixels | None:
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)

@@ -49,7 +49,8 @@ class DirectDicomReader:
         self.notices: tuple[str, ...] = series.notices + told_of_files + believed.notices
         told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
-        self._cache = TileCache(settings.cache_mb * 1_000_000)
+        tile_bytes = max(3 * instance.tile.height * instance.tile.width for instance in self._instances)
+        self._cache = TileCache(settings.cache_mb * 1_000_000, tile_bytes)
         self._files = [SharedFile(instance.file) for instance in self._instances]
         self._settle_order()
 

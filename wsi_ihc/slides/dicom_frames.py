@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.assembly import Pixels
+from wsi_ihc.slides.coded_size import check_coded_size
 
 Coding = Literal["native", "jpeg", "jpeg2000", "rle"]
 CODINGS: dict[str, Coding] = {
@@ -146,6 +147,8 @@ def unwrapped(span: bytes) -> bytes:
 
 def decode(data: bytes, coding: Coding, size: Size, photometric: str, planar: bool) -> Pixels:
     """The (height, width, 3) RGB pixels of a frame of ``size``; whatever a codec or NumPy raises means damage."""
+    if coding in ("jpeg", "jpeg2000"):
+        check_coded_size(data, size)
     match coding:
         case "jpeg":
             _check_end(data)

@@ -19,7 +19,7 @@ from wsi_ihc.slides.levels import check_plane
 from wsi_ihc.slides.reader import NotForThisReader
 
 PHOTOMETRIC = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-LARGEST_FRAME = 400_000_000
+LARGEST_FRAME = 128_000_000
 """Pixels of a frame, which is decoded whole."""
 
 

@@ -48,6 +48,8 @@ class OpenSlideReader:
             raise NotForThisReader("unknown format") from None
         except openslide.OpenSlideError as error:
             raise NotForThisReader(str(error).replace(f"Reading {file}: ", "")) from None
+        for width, height in slide.level_dimensions:
+            check_plane(path, Size(height, width))
         slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_MB * 1_000_000))
         self._open: openslide.OpenSlide | None = slide
         facts = slide.properties
@@ -55,7 +57,6 @@ class OpenSlideReader:
         self._downsamples = [float(downsample) for downsample in slide.level_downsamples]
         sizes = [_cropped(slide, level, self._bounds) for level in range(len(self._downsamples))]
         self.levels = pyramid(sizes, [series.spacings.get(size) for size in sizes])
-        check_plane(path, self.levels[0].size)
         stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp

@@ -21,9 +21,11 @@ from wsi_ihc.machine.shared_file import SharedFile
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
+from wsi_ihc.slides.coded_size import check_coded_size
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
 from wsi_ihc.slides.resample import reduced_from
+from wsi_ihc.slides.tiff_chain import MOST_PAGES, Chain, main_chain
 from wsi_ihc.slides.tiff_gaps import Gaps, Grid
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
@@ -85,7 +87,8 @@ class TiffReader:
         grids = [plane.grid for plane in self._planes]
         self._gaps = Gaps(grids, [level.downsample for level in self.levels])
         self.notices = contents.notices + self._gaps.notices() + believed.notices
-        self._cache = TileCache(settings.cache_mb * 1_000_000)
+        tile_bytes = max(3 * grid.tile.height * grid.tile.width for grid in grids)
+        self._cache = TileCache(settings.cache_mb * 1_000_000, tile_bytes)
         self._memory = PixelMemory()
         self._file: SharedFile | None = SharedFile(path)
 
@@ -108,6 +111,7 @@ class TiffReader:
         data = file.read(int(plane.offsets[index]), count)
         try:
             _check_complete(data, count, jpeg=plane.jpeg)
+            check_coded_size(data, plane.grid.tile)
             tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
             _check_shape(tile, plane, index)
         except Exception as error:  # each codec has its own exceptions, and every one means the same here
@@ -154,15 +158,25 @@ def _contents(path: Path) -> _Contents:
 
 
 def _checked(path: Path, tiff: TiffFile) -> _Contents:
-    pages = tiff_pages.level_pages(tiff)
+    if tiff.is_bif:
+        raise NotForThisReader("its tiles overlap and must be stitched, it is a Ventana BIF")
+    chain = main_chain(tiff)
+    pages = tiff_pages.level_pages(chain.pages)
     if not pages:
         raise UnreadableSlideError(f"{path}: a TIFF without an image; it is damaged or truncated")
     for page in pages:
         tiff_pages.check(path, page)
     stated = _stated_mpp(tiff, pages[0])
-    lost = "the list of pages breaks off, the file is truncated: level 0 is whole, others may be missing"
-    notices = (lost,) if tiff_pages.breaks_off(tiff) else ()
-    return _Contents([_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated), notices)
+    return _Contents([_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated), _told(chain))
+
+
+def _told(chain: Chain) -> tuple[str, ...]:
+    """What is wrong with the chain of pages."""
+    if chain.breaks_off:
+        return ("the list of pages breaks off, the file is truncated: level 0 is whole, others may be missing",)
+    if chain.goes_on:
+        return (f"the list of pages is a circle or has more than {MOST_PAGES}: only the first are looked at",)
+    return ()
 
 
 def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:

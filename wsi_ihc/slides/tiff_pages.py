@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tifffile import TiffFile, TiffPage, TiffPages
+from tifffile import TiffPage
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.levels import check_plane, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.tiff_chain import sub_pages
 
 JPEG = 7
 DIRECT = frozenset({1, 5, JPEG, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001, 50002, 52546})
@@ -21,47 +22,26 @@ RGB, YCBCR = 2, 6
 CONTIGUOUS = 1
 MACRO = 8
 """Bit of NewSubfileType by which Aperio marks the macro image."""
-MOST_PAGES = 200
-"""Of the main chain: levels, label, macro and thumbnail of a slide come first and are a dozen."""
-LARGEST_SEGMENT = 400_000_000
-"""Pixels of a tile or strip, which is decoded whole."""
+LARGEST_SEGMENT = 128_000_000
+"""Pixels of a tile or strip, which is decoded whole: 384 MB, and as much again while it is decoded."""
 
 
-def level_pages(tiff: TiffFile) -> list[TiffPage]:
-    """The baseline page and its reduced copies, finest first.
+def level_pages(main: Sequence[TiffPage]) -> list[TiffPage]:
+    """The baseline page of a ``main`` chain and its reduced copies, finest first.
 
     The baseline is the largest tiled page, or the largest at all; a label, macro or thumbnail is never that. Its copies
     are its SubIFDs, or else pages of the main chain that have its shape, its layout and are smaller.
     """
-    pages = [page for page in _chain(tiff.pages) if page.imagelength * page.imagewidth]
-    if not pages:
+    if not main:
         return []
-    tiled = [page for page in pages if page.is_tiled and not page.subfiletype & MACRO]
-    baseline = max(tiled or pages, key=lambda page: page.imagelength * page.imagewidth)
-    reduced = [page for page in pages if _is_reduced(page, baseline)]
-    candidates = _chain(baseline.pages) if baseline.subifds else reduced
+    tiled = [page for page in main if page.is_tiled and not page.subfiletype & MACRO]
+    baseline = max(tiled or main, key=lambda page: page.imagelength * page.imagewidth)
+    candidates = sub_pages(baseline) if baseline.subifds else [page for page in main if _is_reduced(page, baseline)]
     levels = [baseline]
     for page in sorted(candidates, key=lambda page: -page.imagewidth):
         if _is_smaller(page, levels[-1]) and _same_field(page, baseline):
             levels.append(page)
     return levels
-
-
-def _chain(pages: TiffPages | None) -> list[TiffPage]:
-    """The first pages of a chain of IFDs."""
-    # Counting them first makes tifffile notice a chain that runs in a circle; plain iteration would not end.
-    found = [pages[index] for index in range(min(len(pages), MOST_PAGES))] if pages else []
-    return [page for page in found if isinstance(page, TiffPage)]
-
-
-def breaks_off(tiff: TiffFile) -> bool:
-    """Whether the chain of IFDs points beyond the file: a download that stopped early, with pages missing."""
-    form, file = tiff.tiff, tiff.filehandle
-    file.seek(tiff.pages[len(tiff.pages) - 1].offset)
-    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-    file.seek(tags * form.tagsize, 1)
-    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-    return bool(following >= file.size)
 
 
 def page_size(page: TiffPage) -> Size:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
+import tifffile
 import tiffslide
 import zarr
 from numpy.typing import NDArray
@@ -20,7 +22,10 @@ from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
 from wsi_ihc.slides.levels import check_plane, pyramid
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.tiff_chain import MOST_PAGES, main_chain
 
+SCATTERED = ("ventana", "trestle", "leica")
+"""Vendors, as OpenSlide names them, whose tiles overlap or lie in several areas of one plane."""
 _PROPERTIES = {"vendor": "vendor", "objective-power": "objective"}
 
 
@@ -36,12 +41,17 @@ class TiffSlideReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
+        if (vendor := openslide.OpenSlide.detect_format(path)) in SCATTERED:
+            raise NotForThisReader(f"it would lay the tiles of a slide of {vendor} side by side, where they overlap")
         try:
+            _check_chain(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about vendors whose metadata it parses in part
                 self._slide = tiffslide.TiffSlide(path)
                 self._planes = _rgb_planes(path, self._slide)
                 facts = self._slide.properties
+        except NotForThisReader:
+            raise
         except UnsupportedSlideError:
             self._slide.close()
             raise
@@ -79,6 +89,13 @@ class TiffSlideReader:
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, near x {region.left}, y {region.top} ({one_line(error)})"
             ) from error
+
+
+def _check_chain(path: Path) -> None:
+    """Refuse a chain of pages that tifffile would follow for minutes, or for ever."""
+    with tifffile.TiffFile(path) as tiff:
+        if main_chain(tiff).goes_on:
+            raise NotForThisReader(f"its list of pages is a circle or has more than {MOST_PAGES}")
 
 
 def _rgb_planes(path: Path, slide: tiffslide.TiffSlide) -> list[zarr.Array[Any]]:
