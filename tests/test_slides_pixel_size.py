@@ -9,7 +9,7 @@ import pytest
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides import pixel_size
-from wsi_ihc.slides.descriptions import mpp_of_aperio, mpp_of_ome, objective_of_aperio, objective_of_ome
+from wsi_ihc.slides.descriptions import mpp_of_aperio, objective_of_aperio
 from wsi_ihc.slides.levels import check_plane
 from wsi_ihc.slides.pixel_size import settle
 
@@ -61,43 +61,6 @@ def test_aperio() -> None:
     assert mpp_of_aperio(APERIO) == (0.499, 0.499)
     assert objective_of_aperio(APERIO) == "20"
     assert mpp_of_aperio("Aperio Image Library|AppMag = x") is None
-
-
-@pytest.mark.parametrize(
-    ("unit", "value"), [("µm", 0.5), ("nm", 500.0), ("mm", 0.0005), ("cm", 0.00005), ("m", 5e-7), ("in", 0.5 / 25400)]
-)
-def test_ome_units(unit: str, value: float) -> None:
-    xml = f'<OME><Image><Pixels SizeX="20" SizeY="10" PhysicalSizeX="{value}" PhysicalSizeXUnit="{unit}"'
-    xml += f' PhysicalSizeY="{value}" PhysicalSizeYUnit="{unit}"/></Image></OME>'
-    assert mpp_of_ome(xml, Size(10, 20)) == pytest.approx((0.5, 0.5))
-
-
-def test_ome_takes_the_image_of_the_right_size() -> None:
-    xml = '<OME xmlns="http://x"><Image><Pixels SizeX="5" SizeY="5" PhysicalSizeX="9" PhysicalSizeY="9"/></Image>'
-    xml += '<Image><Pixels SizeX="20" SizeY="10" PhysicalSizeX="0.25" PhysicalSizeY="0.26"/></Image></OME>'
-    assert mpp_of_ome(xml, Size(10, 20)) == (0.25, 0.26)
-
-
-@pytest.mark.parametrize(
-    "xml",
-    [
-        "",
-        "no xml",
-        "<OME/>",
-        '<OME><Pixels SizeX="2" SizeY="2"/></OME>',
-        '<OME><Pixels SizeX="2" SizeY="2" PhysicalSizeX="1" PhysicalSizeXUnit="pixel"/></OME>',
-    ],
-)
-def test_ome_without_a_pixel_size(xml: str) -> None:
-    assert mpp_of_ome(xml, Size(2, 2)) is None
-
-
-def test_ome_objective() -> None:
-    xml = (
-        '<OME:OME><OME:Instrument ID="a"><OME:Objective ID="b" NominalMagnification="40.0"/></OME:Instrument></OME:OME>'
-    )
-    assert objective_of_ome(xml) == "40.0"
-    assert objective_of_ome("<OME/>") is None
 
 
 def test_resolution_tags_count_only_with_a_unit() -> None:

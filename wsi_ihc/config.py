@@ -41,6 +41,10 @@ class SlideSettings(Settings):
     """``auto`` takes the fastest reader that understands the file, and says which."""
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Micrometres per pixel of the slide's level 0, for files that state none or an absurd one."""
+    scene: int | None = Field(default=None, ge=1)
+    """Which image of a file that holds several, counted from 1 as ``info`` lists them; by default the largest."""
+    plane: int | None = Field(default=None, ge=1)
+    """Which plane of a focal stack, counted from 1; by default the middle one."""
     cache_mb: int = Field(default=32, ge=0)
     """Decoded source tiles kept for neighbouring blocks; blocks are taken in an order that needs few."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     metavar="UM",
     help="Resolution that the generator wants.",
 )
-@some_conversion_options("slide__mpp", "slide__reader")
+@some_conversion_options("slide__mpp", "slide__scene", "slide__plane", "slide__reader")
 def info(slide: Path, as_json: bool, **values: Any) -> None:
     """Describe SLIDE: reader, vendor, levels, pixel size, and the level that convert would read.
 
@@ -68,6 +68,13 @@ def _facts(slide: SlideReader, wanted: float) -> dict[str, Any]:
             }
             for level in slide.levels
         ],
+        "scenes": [
+            {"name": scene.name, "width": scene.size.width, "height": scene.size.height}
+            for scene in slide.contents.scenes
+        ],
+        "scene": slide.contents.scene,
+        "planes": slide.contents.planes,
+        "plane": slide.contents.plane,
         "working": _working(slide, wanted),
         "properties": dict(slide.properties),
         "notices": [*slide.notices, *stain],
@@ -114,6 +121,13 @@ def _show(facts: dict[str, Any]) -> None:
     else:
         for number, level in enumerate(facts["levels"]):
             console.print(f"  level {number:<5}{'  '.join(_cells(level))}", markup=False)
+    for number, scene in enumerate(facts["scenes"] if len(facts["scenes"]) > 1 else (), start=1):
+        read = "  read" if number == facts["scene"] else ""
+        console.print(
+            f"  scene {number:<5}{scene['width']} x {scene['height']} px  {scene['name']}{read}", markup=False
+        )
+    if facts["planes"] > 1:
+        console.print(f"  {'planes':<11}{facts['planes']}, plane {facts['plane']} is read", markup=False)
     for notice in facts["notices"]:
         console.print(f"  note: {notice}", style="yellow", markup=False)
 

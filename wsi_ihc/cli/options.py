@@ -25,6 +25,8 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--mpp",
         {"type": float, "metavar": "UM", "help": "Pixel size of level 0, if the file states none or a wrong one."},
     ),
+    "slide__scene": ("--scene", {"type": int, "metavar": "N", "help": "Image of a file with several, from 1."}),
+    "slide__plane": ("--plane", {"type": int, "metavar": "N", "help": "Plane of a focal stack, from 1."}),
     "tissue__source": (
         "--tissue",
         {

@@ -34,7 +34,7 @@ _LOOK_PX = 1600
     help="Outlines for QuPath (.geojson), or a mask (.png).",
 )
 @click.option("--overlay", type=OUTPUT, metavar="FILE.png", help="Also write a picture of the slide with the outline.")
-@some_conversion_options("slide__mpp", "tissue__source", "slide__reader")
+@some_conversion_options("slide__mpp", "slide__scene", "slide__plane", "tissue__source", "slide__reader")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist, even a mask that was edited by hand.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options

@@ -24,6 +24,7 @@ class BelievedLevels:
         self.name = slide.name
         self.levels = tuple(findings[index].level for index in self._indices)
         self.mpp = slide.mpp
+        self.contents = slide.contents
         self.properties: Mapping[str, str] = slide.properties
         self.notices = (*slide.notices, *_notices(slide, findings))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
-from wsi_ihc.slides.dicom_series import series_of
+from wsi_ihc.slides.dicom_series import Series, series_of
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.reader import Contents, NotForThisReader, middle, only_one, was_closed
 
 
 class DicomReader:
@@ -33,7 +33,7 @@ class DicomReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        series = series_of(path)
+        series = series_of(path, settings.plane)
         files = series.files
         try:
             with warnings.catch_warnings():
@@ -43,6 +43,8 @@ class DicomReader:
         except Exception as error:  # wsidicom's errors share no root with pydicom's
             raise NotForThisReader(_diagnosis(files[0]) or one_line(error)) from error
         self._closed = False
+        self.contents = _contents(series, levels[0].focal_planes, settings)
+        self._depth = sorted(levels[0].focal_planes)[self.contents.plane - 1] if series.planes == 1 else None
         self._indices = [level.level for level in levels]
         sizes = [Size(level.size.height, level.size.width) for level in levels]
         self.levels = pyramid(sizes, [level.mpp.width for level in levels])
@@ -51,7 +53,7 @@ class DicomReader:
         stated = (spacing.width, spacing.height)
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = series.notices + believed.notices
+        self.notices = series.notices + self.contents.notices + believed.notices
         self.properties: Mapping[str, str] = {"vendor": "dicom"} | pixel_size.as_properties(stated)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
@@ -66,7 +68,8 @@ class DicomReader:
     def _read(self, region: Region, level: int) -> Pixels:
         corner, size = (region.left, region.top), (region.width, region.height)
         try:
-            pixels = np.asarray(self._slide.read_region(corner, self._indices[level], size, as_array=True))
+            index = self._indices[level]
+            pixels = np.asarray(self._slide.read_region(corner, index, size, z=self._depth, as_array=True))
         except Exception as error:
             if self._closed:
                 raise was_closed(self.path) from None
@@ -78,6 +81,22 @@ class DicomReader:
                 f"{self.path}: 8-bit brightfield RGB expected, found {pixels.dtype} {pixels.shape}"
             )
         return pixels
+
+
+def _contents(series: Series, depths: Sequence[float], settings: SlideSettings) -> Contents:
+    """Planes of focus in files of their own, or all in one file.
+
+    Raises:
+        NotForThisReader: a scene or a plane is wanted that is not there.
+    """
+    if series.planes > 1:
+        return Contents(planes=series.planes, plane=series.plane)
+    if len(depths) < 2:
+        return only_one(settings)
+    plane = settings.plane or middle(len(depths))
+    if plane > len(depths) or settings.scene not in (None, 1):
+        raise NotForThisReader(f"the file has 1 scene and {len(depths)} planes")
+    return Contents(planes=len(depths), plane=plane)
 
 
 def _diagnosis(file: Path) -> str | None:

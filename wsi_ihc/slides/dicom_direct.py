@@ -21,7 +21,12 @@ from wsi_ihc.slides.dicom_instance import Instance, read_instance, stated_width
 from wsi_ihc.slides.dicom_order import goes_down_columns
 from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.levels import pyramid, shows_same_field
+<<<<<<< HEAD
 from wsi_ihc.slides.reader import NotForThisReader, was_closed
+=======
+from wsi_ihc.slides.reader import Contents, NotForThisReader, was_closed
+from wsi_ihc.slides.shared_file import SharedFile
+>>>>>>> 674effb (Scenes and planes follow the headers; a fallback only with right geometry)
 
 
 class DirectDicomReader:
@@ -39,14 +44,20 @@ class DirectDicomReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        series = series_of(path)
-        self._instances, told_of_files = _levels(series.files)
+        series = series_of(path, settings.plane)
+        self._instances, told_of_files = _levels(series.files, settings.plane if series.planes == 1 else None)
         base = self._instances[0]
+        if settings.scene not in (None, 1):
+            raise NotForThisReader("a series has one scene")
+        series_has = series.planes > 1
+        self.contents = Contents(
+            planes=series.planes if series_has else base.planes, plane=series.plane if series_has else base.plane
+        )
         spacings = [instance.spacing[0] if instance.spacing else None for instance in self._instances]
         self.levels = pyramid([instance.size for instance in self._instances], spacings)
         believed = pixel_size.settle(base.spacing, settings.mpp)
         self.mpp = believed.mpp
-        self.notices: tuple[str, ...] = series.notices + told_of_files + believed.notices
+        self.notices: tuple[str, ...] = series.notices + told_of_files + self.contents.notices + believed.notices
         told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
         tile_bytes = max(3 * instance.tile.height * instance.tile.width for instance in self._instances)
@@ -98,12 +109,12 @@ class DirectDicomReader:
         self._cache.clear()
 
 
-def _levels(files: Sequence[Path]) -> tuple[list[Instance], tuple[str, ...]]:
+def _levels(files: Sequence[Path], plane: int | None) -> tuple[list[Instance], tuple[str, ...]]:
     """The largest instance and those that show the same field smaller, finest first; and which files are left out.
 
     A damaged file only ends the reading where it is the only one, or where its header shows that it is the largest.
     """
-    instances, refusals = _instances(files)
+    instances, refusals = _instances(files, plane)
     found = sorted(instances, key=lambda instance: -instance.size.width)
     widest = max(refusals, key=stated_width, default=None)
     if widest and (not found or stated_width(widest) > found[0].size.width):
@@ -117,12 +128,12 @@ def _levels(files: Sequence[Path]) -> tuple[list[Instance], tuple[str, ...]]:
     return levels, tuple(f"left out: {refusal}" for refusal in refusals.values())
 
 
-def _instances(files: Sequence[Path]) -> tuple[list[Instance], dict[Path, SlideError]]:
+def _instances(files: Sequence[Path], plane: int | None) -> tuple[list[Instance], dict[Path, SlideError]]:
     """The levels in ``files``, and why others cannot be read."""
     instances, refusals = [], {}
     for file in files:
         try:
-            if instance := read_instance(file):
+            if instance := read_instance(file, plane):
                 instances.append(instance)
         except SlideError as refusal:
             refusals[file] = refusal

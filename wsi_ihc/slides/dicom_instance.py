@@ -16,7 +16,7 @@ from wsi_ihc.errors import SlideError, UnreadableSlideError, UnsupportedSlideErr
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.dicom_frames import CODINGS, Coding, Spans, encapsulated_spans, native_spans
 from wsi_ihc.slides.levels import check_plane
-from wsi_ihc.slides.reader import NotForThisReader
+from wsi_ihc.slides.reader import NotForThisReader, middle
 
 PHOTOMETRIC = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 LARGEST_FRAME = 128_000_000
@@ -41,6 +41,10 @@ class Instance:
     spacing: tuple[float, float] | None
     """Stated um/px in x and y."""
     objective: str | None
+    planes: int = 1
+    """Planes of focus in the file."""
+    plane: int = 1
+    """Which of them is read, from 1."""
 
     @property
     def grid(self) -> Size:
@@ -51,11 +55,14 @@ class Instance:
         """Index of the frame at a place among the tiles, None when it was never scanned."""
         if self.places is not None:
             return self.places.get((row, column))
-        return column * self.grid.height + row if self.order == "columns" else row * self.grid.width + column
+        tile = column * self.grid.height + row if self.order == "columns" else row * self.grid.width + column
+        return (self.plane - 1) * self.grid.height * self.grid.width + tile
 
 
-def read_instance(file: Path) -> Instance | None:
+def read_instance(file: Path, plane: int | None = None) -> Instance | None:
     """The level in ``file``; None for a label, an overview or a thumbnail.
+
+    ``plane`` chooses among its planes of focus, from 1; by default the middle one.
 
     Memory bound: the header, and 16 bytes a frame.
 
@@ -70,7 +77,7 @@ def read_instance(file: Path) -> Instance | None:
             header = pydicom.dcmread(stream, stop_before_pixels=True)
             if header.get("SOPClassUID") != VLWholeSlideMicroscopyImageStorage:
                 raise NotForThisReader("not a whole-slide image")
-            return _checked(file, header, stream) if _is_volume(header) else None
+            return _checked(file, header, stream, plane) if _is_volume(header) else None
     except SlideError:
         raise
     except Exception as error:  # a damaged header raises anything
@@ -94,7 +101,7 @@ def _is_volume(header: Dataset) -> bool:
     return "VOLUME" in role if role else header.get("SpecimenLabelInImage") != "YES"
 
 
-def _checked(file: Path, header: Dataset, stream: BinaryIO) -> Instance:
+def _checked(file: Path, header: Dataset, stream: BinaryIO, wanted: int | None) -> Instance:
     size = Size(int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
     tile = Size(int(header.Rows), int(header.Columns))
     check_plane(file, size)
@@ -110,18 +117,24 @@ def _checked(file: Path, header: Dataset, stream: BinaryIO) -> Instance:
             spans = encapsulated_spans(stream, count, header.get("ExtendedOffsetTable", b""))
     except ValueError as error:
         raise UnreadableSlideError(f"{file}: {error}; copy or download it again") from error
+    depths = _depths(header, count // max(1, -(-size.height // tile.height) * -(-size.width // tile.width)))
+    plane = wanted or middle(len(depths))
+    if plane > len(depths):
+        raise UnsupportedSlideError(f"{file}: plane {plane} is wanted, the file has {len(depths)}")
     return Instance(
         file,
         size,
         tile,
         spans,
-        _places(header, size, tile, count),
+        _places(header, size, tile, count, depths[plane - 1]),
         "rows" if header.get("DimensionOrganizationType") == "TILED_FULL" else "unstated",
         CODINGS[syntax],
         header.PhotometricInterpretation,
         bool(header.get("PlanarConfiguration", 0)),
         stated_spacing(header),
         _objective(header),
+        len(depths),
+        plane,
     )
 
 
@@ -151,24 +164,44 @@ def _obstacle(header: Dataset, syntax: str, tile: Size) -> str | None:
     return None
 
 
-def _places(header: Dataset, size: Size, tile: Size, count: int) -> Mapping[tuple[int, int], int] | None:
-    """Where the frames belong. Further focal planes and optical paths come after the first, which alone is shown.
+def _depths(header: Dataset, whole_planes: int) -> list[float | None]:
+    """The planes of focus, from the nearest to the glass: their depth where frames state theirs, else None for each."""
+    if header.get("DimensionOrganizationType") != "TILED_FULL":
+        stated = {_depth(group) for group in header.get("PerFrameFunctionalGroupsSequence", ())} - {None}
+        return sorted(stated, key=lambda depth: depth or 0.0) or [None]
+    return [None] * max(1, min(int(header.get("TotalPixelMatrixFocalPlanes") or 1), whole_planes))
+
+
+def _places(
+    header: Dataset, size: Size, tile: Size, count: int, depth: float | None
+) -> Mapping[tuple[int, int], int] | None:
+    """Where the frames of the plane at ``depth`` belong. The first optical path counts, others come after it.
 
     Raises:
         NotForThisReader: the frames do not fill a grid of tiles.
     """
     rows, columns = -(-size.height // tile.height), -(-size.width // tile.width)
-    positions = [_position(group) for group in header.get("PerFrameFunctionalGroupsSequence", ())]
+    groups = header.get("PerFrameFunctionalGroupsSequence", ())
+    positions = [_position(group) for group in groups]
     if header.get("DimensionOrganizationType") == "TILED_FULL" or not any(positions):
         if rows * columns > count:
             raise NotForThisReader(f"{count} frames are too few for {columns} x {rows} tiles")
         return None
     places: dict[tuple[int, int], int] = {}
-    for frame, position in enumerate(positions[:count]):
+    for frame, (group, position) in enumerate(zip(groups[:count], positions, strict=False)):
         if position is None or position[0] % tile.height or position[1] % tile.width:
             raise NotForThisReader(f"frame {frame + 1} lies beside the grid of tiles")
-        places.setdefault((position[0] // tile.height, position[1] // tile.width), frame)
+        if depth is None or _depth(group) in (None, depth):
+            places.setdefault((position[0] // tile.height, position[1] // tile.width), frame)
     return places
+
+
+def _depth(group: Dataset) -> float | None:
+    """Distance of a frame's plane from the glass, um."""
+    for place in group.get("PlanePositionSlideSequence", ()):
+        depth = place.get("ZOffsetInSlideCoordinateSystem")
+        return None if depth is None else float(depth)
+    return None
 
 
 def _position(group: Dataset) -> tuple[int, int] | None:

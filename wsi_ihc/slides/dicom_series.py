@@ -15,6 +15,7 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.dicom_instance import stated_spacing
 from wsi_ihc.slides.identify import is_dicom
+from wsi_ihc.slides.reader import middle
 
 _TAGS = [
     "SOPClassUID",
@@ -30,6 +31,10 @@ _TAGS = [
 ]
 
 
+_Plane = tuple[float, str]
+"""Depth of focus in um, and the optical path."""
+
+
 @dataclass(frozen=True)
 class Series:
     """The files of one slide."""
@@ -42,15 +47,19 @@ class Series:
     """DICOM files of the folder whose header cannot be read: they may belong to the slide, and are left out."""
     spacings: Mapping[Size, float] = field(default_factory=dict)
     """Stated um/px in x of the levels, by their size."""
+    planes: int = 1
+    """Planes of focus that lie in files of their own."""
+    plane: int = 1
+    """Which of them is in ``files``, from 1."""
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a user should know about the files that are left out."""
         told = []
         if self.damaged:
-            told.append(f"left out, for the header cannot be read: {_listed(self.damaged)}")
+            told.append(f"left out, for their headers cannot be read: {_listed(self.damaged)}")
         if self.repeated:
-            told.append(f"left out, for it repeats a level (name a file to read that one): {_listed(self.repeated)}")
+            told.append(f"left out, for they repeat a level (name a file to read that one): {_listed(self.repeated)}")
         return tuple(told)
 
 
@@ -62,20 +71,20 @@ class _Member:
     series: str
     size: Size | None
     """Of its level; None for a label, an overview or a thumbnail."""
-    plane: tuple[float, str]
-    """Depth of focus in um, and the optical path."""
+    plane: _Plane
     part_of: str
     """The level that it is a part of: the concatenation, or the file itself."""
     spacing: float | None
     """Stated um/px in x."""
 
 
-def series_of(path: Path) -> Series:
+def series_of(path: Path, plane: int | None = None) -> Series:
     """The files of the slide that ``path`` belongs to, or of the one slide in the folder ``path``.
 
     A file that is named is always one of them: where the series has several files of one size (focal planes, optical
     paths, repeated scans), it stands for its level. Files whose header cannot be read, and files that are no
-    whole-slide image (annotations, a DICOMDIR), belong to no slide.
+    whole-slide image (annotations, a DICOMDIR), belong to no slide. ``plane`` chooses among planes of focus that lie in
+    files of their own, from 1; by default that of the named file, or the middle one.
 
     Raises:
         UnreadableSlideError: the folder cannot be listed.
@@ -95,9 +104,21 @@ def series_of(path: Path) -> Series:
     series = own.series if own else _only_series(path, members, files)
     if series is None:
         return Series(tuple(files))
-    chosen, repeated = _one_of_each_size([member for member in members if member.series == series], own)
+    of_series = [member for member in members if member.series == series]
+    planes = _planes(of_series, own)
+    if plane is not None and len(planes) > 1:
+        own = None
+    wanted = own.plane if own and own.size else _numbered(path, planes, plane)
+    chosen, repeated = _one_of_each_size(of_series, own, wanted)
     spacings = {member.size: member.spacing for member in chosen if member.size and member.spacing}
-    return Series(tuple(member.file for member in chosen), tuple(member.file for member in repeated), damaged, spacings)
+    return Series(
+        tuple(member.file for member in chosen),
+        tuple(member.file for member in repeated),
+        damaged,
+        spacings,
+        max(1, len(planes)),
+        planes.index(wanted) + 1 if wanted in planes else 1,
+    )
 
 
 def series_files(path: Path) -> list[Path]:
@@ -121,23 +142,30 @@ def _only_series(path: Path, members: Sequence[_Member], files: Sequence[Path]) 
     )
 
 
-def _one_of_each_size(members: Sequence[_Member], own: _Member | None) -> tuple[list[_Member], list[_Member]]:
-    """The members that make one pyramid, and those that repeat a level of it.
-
-    The pyramid has the focal plane and the optical path of ``own``, or the middle plane of the first path.
-    """
+def _one_of_each_size(
+    members: Sequence[_Member], own: _Member | None, plane: _Plane | None
+) -> tuple[list[_Member], list[_Member]]:
+    """The members that make one pyramid, of ``plane`` where there are several, and those that repeat a level of it."""
     levels = [member for member in members if member.size]
-    plane = own.plane if own and own.size else _middle_plane(levels)
     preferred = sorted(levels, key=lambda member: (member is not own, member.plane != plane, member.file))
     parts = {member.size: member.part_of for member in reversed(preferred)}
     left_out = [member for member in levels if parts[member.size] != member.part_of]
     return [member for member in members if member not in left_out], left_out
 
 
-def _middle_plane(levels: Iterable[_Member]) -> tuple[float, str] | None:
-    planes = sorted({member.plane for member in levels}, key=lambda plane: (plane[1], plane[0]))
-    focal = [plane for plane in planes if plane[1] == planes[0][1]]
-    return focal[len(focal) // 2] if focal else None
+def _planes(members: Iterable[_Member], own: _Member | None) -> list[_Plane]:
+    """The planes of focus of one optical path (that of ``own``, or the first), by their depth."""
+    found = {member.plane for member in members if member.size}
+    path = own.plane[1] if own and own.size else min((plane[1] for plane in found), default="")
+    return sorted(plane for plane in found if plane[1] == path)
+
+
+def _numbered(path: Path, planes: Sequence[_Plane], number: int | None) -> _Plane | None:
+    if number is None or len(planes) < 2:
+        return planes[middle(len(planes)) - 1] if planes else None
+    if number > len(planes):
+        raise UnsupportedSlideError(f"{path}: plane {number} is wanted, the series has {len(planes)}")
+    return planes[number - 1]
 
 
 def _listed(files: Sequence[Path]) -> str:

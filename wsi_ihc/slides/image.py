@@ -14,6 +14,7 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.coded_size import coded_size
 from wsi_ihc.slides.memory import MemorySlide
+from wsi_ihc.slides.reader import only_one
 
 FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "WEBP")
 COLOUR_MODES = ("RGB", "RGBA", "P")
@@ -32,6 +33,7 @@ def open_image(path: Path, settings: SlideSettings) -> MemorySlide:
         UnreadableSlideError: damaged or truncated.
         UnsupportedSlideError: too large to be decoded whole, or not RGB.
     """
+    only_one(settings)
     believed = pixel_size.settle(None, settings.mpp)
     return MemorySlide(
         _decoded(path),

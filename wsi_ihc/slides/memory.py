@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.assembly import assemble
 from wsi_ihc.slides.levels import pyramid
-from wsi_ihc.slides.reader import was_closed
+from wsi_ihc.slides.reader import Contents, was_closed
 
 
 class MemorySlide:
@@ -46,6 +46,7 @@ class MemorySlide:
             self._planes.append(_halved(self._planes[-1]))
         self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
         self.mpp = mpp
+        self.contents = Contents()
         self.properties: Mapping[str, str] = dict(properties or {})
         self.notices = notices
         self.path = path

@@ -17,7 +17,8 @@ from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white, padde
 from wsi_ihc.slides.dicom_series import Series, series_of
 from wsi_ihc.slides.identify import is_dicom
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.ndpi import ndpi_focal_offsets
+from wsi_ihc.slides.reader import Contents, NotForThisReader, only_one, was_closed
 
 PATCH = Size(1024, 1024)
 """The fixed patches in which a level of fractional downsample is read."""
@@ -42,6 +43,7 @@ class OpenSlideReader:
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
         file, series = _file(path)
+        self.contents = _contents(path, settings)
         try:
             slide = openslide.OpenSlide(file)
         except openslide.OpenSlideUnsupportedFormatError:
@@ -60,7 +62,7 @@ class OpenSlideReader:
         stated = pixel_size.from_text(facts.get("openslide.mpp-x"), facts.get("openslide.mpp-y"))
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
-        self.notices = series.notices + believed.notices
+        self.notices = series.notices + self.contents.notices + believed.notices
         told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
         self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
         self._patches = TileCache(settings.cache_mb * 1_000_000)
@@ -115,6 +117,21 @@ def _file(path: Path) -> tuple[Path, Series]:
     if series.repeated:
         raise NotForThisReader("several files of the series have one size")
     return (series.files[0] if path.is_dir() else path), series
+
+
+def _contents(path: Path, settings: SlideSettings) -> Contents:
+    """OpenSlide shows all scenes of a file in one plane, and of the planes of an NDPI the one at offset 0.
+
+    Raises:
+        NotForThisReader: another scene or plane is wanted.
+    """
+    offsets = ndpi_focal_offsets(path)
+    if len(offsets) < 2:
+        return only_one(settings)
+    plane = 1 + min(range(len(offsets)), key=lambda index: abs(offsets[index]))
+    if settings.plane not in (None, plane) or settings.scene not in (None, 1):
+        raise NotForThisReader(f"of the {len(offsets)} planes of this NDPI only plane {plane} can be read")
+    return Contents(planes=len(offsets), plane=plane)
 
 
 def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.config import SlideSettings
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
-from wsi_ihc.pyramid.geometry import Region
+from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.levels import Level
 
 WHITE = 255
@@ -19,6 +21,57 @@ WHITE = 255
 
 class NotForThisReader(UnsupportedSlideError):
     """This reader cannot take the file, another may. The text is the reason alone; ``open_slide`` names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One image of a file that could be read as the slide: a piece of tissue that was scanned for itself."""
+
+    size: Size
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds beside the image that is read. Scenes and planes are numbered from 1, as users count them."""
+
+    scenes: tuple[Scene, ...] = ()
+    """Empty for a file that can hold only one."""
+    scene: int = 1
+    planes: int = 1
+    """Planes of focus of the scene."""
+    plane: int = 1
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is left out, and how to choose it."""
+        told = []
+        if len(self.scenes) > 1:
+            size = self.scenes[self.scene - 1].size
+            told.append(
+                f"scene {self.scene} of {len(self.scenes)} is read ({size.width} x {size.height} px); "
+                "--scene chooses another"
+            )
+        if self.planes > 1:
+            told.append(f"plane {self.plane} of {self.planes} is read; --plane chooses another")
+        return tuple(told)
+
+
+def middle(planes: int) -> int:
+    """Number of the plane that is read where none is wanted: scanners put the sharp one in the middle."""
+    return planes // 2 + 1
+
+
+def only_one(settings: SlideSettings) -> Contents:
+    """The contents of a file in which there is nothing to choose.
+
+    Raises:
+        NotForThisReader: something is to be chosen.
+    """
+    for what, number in (("scene", settings.scene), ("plane", settings.plane)):
+        if number not in (None, 1):
+            raise NotForThisReader(f"{what} {number} is wanted, it finds one")
+    return Contents()
 
 
 class SlideReader(Protocol):
@@ -36,6 +89,8 @@ class SlideReader(Protocol):
     """Finest first; never a label, macro or thumbnail."""
     mpp: float | None
     """Micrometres per pixel of level 0; None when the file states none that can be true."""
+    contents: Contents
+    """Scenes and planes of the file, and which are read."""
     properties: Mapping[str, str]
     """Facts about the scan (vendor, objective, …), never about the patient, the user or the file."""
     notices: tuple[str, ...]

@@ -23,10 +23,12 @@ from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.coded_size import check_coded_size
 from wsi_ihc.slides.levels import pyramid
-from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.ome_xml import OmeXml, parse_ome
+from wsi_ihc.slides.reader import Contents, NotForThisReader, was_closed
 from wsi_ihc.slides.resample import reduced_from
 from wsi_ihc.slides.tiff_chain import MOST_PAGES, Chain, main_chain
 from wsi_ihc.slides.tiff_gaps import Gaps, Grid
+from wsi_ihc.slides.tiff_images import SlidePages, slide_pages
 
 # A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -78,15 +80,16 @@ class TiffReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
-        contents = _contents(path)
-        self._planes = contents.planes
+        checked = _checked(path, settings)
+        self._planes = checked.planes
         self.levels = pyramid([plane.grid.size for plane in self._planes], [plane.spacing for plane in self._planes])
-        believed = pixel_size.settle(contents.stated_mpp, settings.mpp)
+        believed = pixel_size.settle(checked.stated_mpp, settings.mpp)
         self.mpp = believed.mpp
-        self.properties: Mapping[str, str] = contents.properties
+        self.properties: Mapping[str, str] = checked.properties
+        self.contents = checked.contents
         grids = [plane.grid for plane in self._planes]
         self._gaps = Gaps(grids, [level.downsample for level in self.levels])
-        self.notices = contents.notices + self._gaps.notices() + believed.notices
+        self.notices = checked.notices + self.contents.notices + self._gaps.notices() + believed.notices
         tile_bytes = max(3 * grid.tile.height * grid.tile.width for grid in grids)
         self._cache = TileCache(settings.cache_mb * 1_000_000, tile_bytes)
         self._memory = PixelMemory()
@@ -135,39 +138,45 @@ class TiffReader:
 
 
 @dataclass(frozen=True)
-class _Contents:
+class _Checked:
     """What is kept of the TIFF once it has been checked."""
 
     planes: list[_Plane]
     stated_mpp: tuple[float, float] | None
     properties: dict[str, str]
+    contents: Contents
     notices: tuple[str, ...]
 
 
-def _contents(path: Path) -> _Contents:
+def _checked(path: Path, settings: SlideSettings) -> _Checked:
     """The checked levels, and what the file says about itself."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, about the arithmetic of damaged tags
             with TiffFile(path) as tiff:
-                return _checked(path, tiff)
+                return _followed(path, tiff, settings)
     except SlideError:
         raise
     except Exception as error:  # tifffile meets a damaged tag with whatever Python raises
         raise NotForThisReader(f"its TIFF structure cannot be followed, {type(error).__name__}") from error
 
 
-def _checked(path: Path, tiff: TiffFile) -> _Contents:
+def _followed(path: Path, tiff: TiffFile, settings: SlideSettings) -> _Checked:
     if tiff.is_bif:
         raise NotForThisReader("its tiles overlap and must be stitched, it is a Ventana BIF")
     chain = main_chain(tiff)
-    pages = tiff_pages.level_pages(chain.pages)
-    if not pages:
+    ome = parse_ome(tiff.pages.first.description, path.name) if tiff.is_ome else None
+    found = slide_pages(path, chain, ome, settings)
+    if found is None:
         raise UnreadableSlideError(f"{path}: a TIFF without an image; it is damaged or truncated")
-    for page in pages:
+    for page in found.levels:
         tiff_pages.check(path, page)
-    stated = _stated_mpp(tiff, pages[0])
-    return _Contents([_Plane.of(page) for page in pages], stated, _properties(tiff, pages[0], stated), _told(chain))
+    told = [*_told(chain), *found.notices]
+    if tiff.is_ome and ome is None:
+        told.append("the OME-XML cannot be read: pixel size, scenes and planes are not known")
+    stated = _stated_mpp(found, ome)
+    planes = [_Plane.of(page) for page in found.levels]
+    return _Checked(planes, stated, _properties(found.levels[0], ome, stated), found.contents, tuple(told))
 
 
 def _told(chain: Chain) -> tuple[str, ...]:
@@ -179,12 +188,14 @@ def _told(chain: Chain) -> tuple[str, ...]:
     return ()
 
 
-def _stated_mpp(tiff: TiffFile, page: TiffPage) -> tuple[float, float] | None:
-    first = tiff.pages.first.description
+def _stated_mpp(found: SlidePages, ome: OmeXml | None) -> tuple[float, float] | None:
+    page = found.levels[0]
     if page.is_svs:
         return descriptions.mpp_of_aperio(page.description)
-    if tiff.is_ome:
-        return descriptions.mpp_of_ome(first, tiff_pages.page_size(page))
+    if ome:
+        size = tiff_pages.page_size(page)
+        same = [image for image in ome.images if image.size == size] or list(ome.images[:1])
+        return next((image.mpp for image in same if image.mpp), None)
     return _by_resolution_tags(page)
 
 
@@ -194,12 +205,12 @@ def _by_resolution_tags(page: TiffPage) -> tuple[float, float] | None:
     return None
 
 
-def _properties(tiff: TiffFile, page: TiffPage, stated: tuple[float, float] | None) -> dict[str, str]:
+def _properties(page: TiffPage, ome: OmeXml | None, stated: tuple[float, float] | None) -> dict[str, str]:
     """The few facts that may leave the file: an Aperio description also holds a user, a file name and a date."""
     if page.is_svs:
         vendor, objective = "aperio", descriptions.objective_of_aperio(page.description)
-    elif tiff.is_ome:
-        vendor, objective = "ome", descriptions.objective_of_ome(tiff.pages.first.description)
+    elif ome:
+        vendor, objective = "ome", ome.objective
     else:
         vendor, objective = "generic-tiff", None
     told = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}

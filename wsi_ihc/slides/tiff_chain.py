@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tifffile import TiffFile, TiffPage, TiffPages
@@ -15,12 +16,17 @@ MOST_PAGES = 200
 class Chain:
     """What was found along the main chain."""
 
-    pages: tuple[TiffPage, ...]
-    """The first ``MOST_PAGES`` with an image."""
+    ifds: Mapping[int, TiffPage]
+    """Of the first ``MOST_PAGES`` directories those with an image, by their number in the chain."""
     breaks_off: bool
     """Whether it points beyond the file: a download that stopped early, with pages missing."""
     goes_on: bool
     """Whether it is longer than ``MOST_PAGES``, or runs in a circle."""
+
+    @property
+    def pages(self) -> tuple[TiffPage, ...]:
+        """Those with an image, in their order."""
+        return tuple(self.ifds.values())
 
 
 def main_chain(tiff: TiffFile) -> Chain:
@@ -42,17 +48,19 @@ def main_chain(tiff: TiffFile) -> Chain:
 
 def sub_pages(page: TiffPage) -> tuple[TiffPage, ...]:
     """The SubIFDs of ``page`` with an image."""
-    return _with_image(page.pages, min(len(page.subifds), MOST_PAGES)) if page.subifds and page.pages else ()
+    if not (page.subifds and page.pages):
+        return ()
+    return tuple(_with_image(page.pages, min(len(page.subifds), MOST_PAGES)).values())
 
 
-def _with_image(pages: TiffPages, count: int) -> tuple[TiffPage, ...]:
+def _with_image(pages: TiffPages, count: int) -> dict[int, TiffPage]:
     # Never asked for their number: tifffile would first follow the chain to its end, which a circle does not have.
-    found = []
+    found = {}
     for index in range(count):
         try:
             page = pages[index]
         except IndexError:
             break
         if isinstance(page, TiffPage) and page.imagelength * page.imagewidth:
-            found.append(page)
-    return tuple(found)
+            found[index] = page
+    return found

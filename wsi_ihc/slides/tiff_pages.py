@@ -1,8 +1,7 @@
-"""Which pages of a TIFF are the slide's levels, and whether their tiles can be decoded directly."""
+"""Whether a page of a TIFF can be a level of a slide, and whether its tiles can be decoded directly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.levels import check_plane, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader
-from wsi_ihc.slides.tiff_chain import sub_pages
 
 JPEG = 7
 DIRECT = frozenset({1, 5, JPEG, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001, 50002, 52546})
@@ -26,45 +24,31 @@ LARGEST_SEGMENT = 128_000_000
 """Pixels of a tile or strip, which is decoded whole: 384 MB, and as much again while it is decoded."""
 
 
-def level_pages(main: Sequence[TiffPage]) -> list[TiffPage]:
-    """The baseline page of a ``main`` chain and its reduced copies, finest first.
-
-    The baseline is the largest tiled page, or the largest at all; a label, macro or thumbnail is never that. Its copies
-    are its SubIFDs, or else pages of the main chain that have its shape, its layout and are smaller.
-    """
-    if not main:
-        return []
-    tiled = [page for page in main if page.is_tiled and not page.subfiletype & MACRO]
-    baseline = max(tiled or main, key=lambda page: page.imagelength * page.imagewidth)
-    candidates = sub_pages(baseline) if baseline.subifds else [page for page in main if _is_reduced(page, baseline)]
-    levels = [baseline]
-    for page in sorted(candidates, key=lambda page: -page.imagewidth):
-        if _is_smaller(page, levels[-1]) and _same_field(page, baseline):
-            levels.append(page)
-    return levels
-
-
 def page_size(page: TiffPage) -> Size:
     """Height and width of the page's plane."""
     return Size(page.imagelength, page.imagewidth)
 
 
-def _is_reduced(page: TiffPage, baseline: TiffPage) -> bool:
+def is_reduced(page: TiffPage, baseline: TiffPage) -> bool:
     """Whether a page of the main chain can be a level. In a file of strips only the tag tells it from a thumbnail."""
     if page.subfiletype & MACRO or page.is_tiled != baseline.is_tiled:
         return False
     return page.is_tiled or bool(page.subfiletype & 1)
 
 
-def _is_smaller(page: TiffPage, than: TiffPage) -> bool:
+def is_smaller(page: TiffPage, than: TiffPage) -> bool:
+    """In both axes."""
     return page.imagewidth < than.imagewidth and page.imagelength < than.imagelength
 
 
-def _same_field(page: TiffPage, baseline: TiffPage) -> bool:
+def same_kind(page: TiffPage, baseline: TiffPage) -> bool:
+    """Whether both have the same kind of pixels."""
+    return page.samplesperpixel == baseline.samplesperpixel and page.dtype == baseline.dtype
+
+
+def same_field(page: TiffPage, baseline: TiffPage) -> bool:
     """Same kind of pixels, and the same shape."""
-    if page.samplesperpixel != baseline.samplesperpixel or page.dtype != baseline.dtype:
-        return False
-    return shows_same_field(page_size(page), page_size(baseline))
+    return same_kind(page, baseline) and shows_same_field(page_size(page), page_size(baseline))
 
 
 def check(path: Path, page: TiffPage) -> None:

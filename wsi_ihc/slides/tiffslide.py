@@ -21,7 +21,7 @@ from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import pixel_size
 from wsi_ihc.slides.assembly import Pixels, padded
 from wsi_ihc.slides.levels import check_plane, pyramid
-from wsi_ihc.slides.reader import NotForThisReader, was_closed
+from wsi_ihc.slides.reader import NotForThisReader, only_one, was_closed
 from wsi_ihc.slides.tiff_chain import MOST_PAGES, main_chain
 
 SCATTERED = ("ventana", "trestle", "leica")
@@ -41,6 +41,7 @@ class TiffSlideReader:
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
+        self.contents = only_one(settings)
         if (vendor := openslide.OpenSlide.detect_format(path)) in SCATTERED:
             raise NotForThisReader(f"it would lay the tiles of a slide of {vendor} side by side, where they overlap")
         try:

@@ -1,0 +1,141 @@
+"""What OME-XML says of the images in a TIFF: their sizes, pixel sizes, planes and where each plane lies."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.slides.pixel_size import from_text
+
+LONGEST = 16_000_000
+"""Characters. That of a slide has some thousand, with every plane of a focal stack some hundred thousand."""
+MOST_PLANES = 200
+MOST_STEPS = 5_000
+"""Planes of one image that are looked at, of all channels and times."""
+ASSOCIATED = ("label", "macro", "overview", "thumbnail", "slide preview")
+"""Names of images that are no slide."""
+_KEPT = ("UUID", "TiffData", "Channel", "Pixels")
+UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """One Image of the document."""
+
+    name: str
+    size: Size
+    mpp: tuple[float, float] | None
+    """Um/px in x and y."""
+    depth: int
+    """Planes of focus: SizeZ."""
+    ifds: Mapping[int, int]
+    """The directory of the main chain that holds each plane of focus, counted from 0, of the first channel and time."""
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether it is no label, macro or thumbnail by its name."""
+        return not self.name.strip().lower().startswith(ASSOCIATED)
+
+
+@dataclass(frozen=True)
+class OmeXml:
+    """What is kept of a document: nothing else of it may leave the file."""
+
+    images: tuple[OmeImage, ...]
+    objective: str | None
+    """NominalMagnification of the first Objective."""
+
+
+def parse_ome(xml: str, file_name: str = "") -> OmeXml | None:
+    """The facts in ``xml``, which lies in the file ``file_name``; None where it is no XML, or longer than ``LONGEST``.
+
+    Memory bound: the images; other elements are dropped as they come.
+    """
+    if len(xml) > LONGEST:
+        return None
+    images: list[OmeImage] = []
+    objective, own_uuid, depth = None, None, 0
+    try:
+        for event, element in ElementTree.iterparse(io.BytesIO(xml.encode()), ("start", "end")):
+            tag = element.tag.rpartition("}")[2]
+            if event == "start":
+                depth += 1
+                own_uuid = element.get("UUID") if depth == 1 else own_uuid
+                continue
+            depth -= 1
+            if tag == "Objective":
+                objective = objective or element.get("NominalMagnification")
+            elif tag == "Image" and len(images) < MOST_PLANES:
+                images.append(_image(element, own_uuid, file_name))
+            if depth <= 1 or tag not in _KEPT:
+                element.clear()
+    except (ElementTree.ParseError, ValueError):
+        return None
+    return OmeXml(tuple(images), objective)
+
+
+def _image(element: ElementTree.Element, own_uuid: str | None, file_name: str) -> OmeImage:
+    pixels = next((child for child in element if _tag(child) == "Pixels"), ElementTree.Element("Pixels"))
+    size = Size(_count(pixels, "SizeY", 0), _count(pixels, "SizeX", 0))
+    name = "".join(character if character.isprintable() else " " for character in (element.get("Name") or "")[:80])
+    return OmeImage(name, size, _mpp(pixels), _count(pixels, "SizeZ", 1), _ifds(pixels, own_uuid, file_name))
+
+
+def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
+    scales = [UM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"]
+    stated = from_text(pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeY"))
+    return (stated[0] * scales[0], stated[1] * scales[1]) if stated and scales[0] and scales[1] else None
+
+
+def _ifds(pixels: ElementTree.Element, own_uuid: str | None, file_name: str) -> dict[int, int]:
+    """Directories of the planes at the first channel and time. Planes in another file are not among them."""
+    found: dict[int, int] = {}
+    steps = 0
+    for data in (child for child in pixels if _tag(child) == "TiffData"):
+        if not _is_here(data, own_uuid, file_name):
+            continue
+        first = _count(data, "IFD", 0)
+        planes = _count(data, "PlaneCount", 1 if data.get("IFD") is not None else MOST_PLANES)
+        steps += 1 + min(planes, MOST_PLANES)
+        if steps > MOST_STEPS:
+            break
+        for number, place in enumerate(_places(pixels, data, min(planes, MOST_PLANES))):
+            if place["C"] == place["T"] == 0:
+                found.setdefault(place["Z"], first + number)
+    return found
+
+
+def _places(pixels: ElementTree.Element, data: ElementTree.Element, count: int) -> Iterator[dict[str, int]]:
+    """Channel, plane of focus and time of ``count`` planes that follow each other, from the one that ``data`` names."""
+    samples = max((_count(child, "SamplesPerPixel", 1) for child in pixels if _tag(child) == "Channel"), default=1)
+    channels = _count(pixels, "SizeC", 1) // max(1, samples)
+    sizes = {"Z": _count(pixels, "SizeZ", 1), "T": _count(pixels, "SizeT", 1), "C": channels}
+    order = pixels.get("DimensionOrder", "XYCZT")[2:]
+    axes = order if sorted(order) == ["C", "T", "Z"] else "CZT"
+    fast, middle, _ = (max(1, sizes[axis]) for axis in axes)
+    first = [_count(data, f"First{axis}", 0) for axis in axes]
+    start = first[0] + fast * (first[1] + middle * first[2])
+    for number in range(start, min(start + count, fast * middle * max(1, sizes[axes[2]]))):
+        yield dict(zip(axes, (number % fast, number // fast % middle, number // (fast * middle)), strict=True))
+
+
+def _is_here(data: ElementTree.Element, own_uuid: str | None, file_name: str) -> bool:
+    """Whether the planes lie in this file; a renamed file is known by its UUID."""
+    for uuid in (child for child in data if _tag(child) == "UUID"):
+        if uuid.text and own_uuid:
+            return uuid.text.strip() == own_uuid
+        return not file_name or uuid.get("FileName", file_name) == file_name
+    return True
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _count(element: ElementTree.Element, name: str, default: int) -> int:
+    """A whole number that is not negative; ``default`` for anything else."""
+    text = element.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
