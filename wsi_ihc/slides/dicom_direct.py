@@ -21,12 +21,7 @@ from wsi_ihc.slides.dicom_instance import Instance, read_instance, stated_width
 from wsi_ihc.slides.dicom_order import goes_down_columns
 from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.levels import pyramid, shows_same_field
-<<<<<<< HEAD
-from wsi_ihc.slides.reader import NotForThisReader, was_closed
-=======
 from wsi_ihc.slides.reader import Contents, NotForThisReader, was_closed
-from wsi_ihc.slides.shared_file import SharedFile
->>>>>>> 674effb (Scenes and planes follow the headers; a fallback only with right geometry)
 
 
 class DirectDicomReader:
