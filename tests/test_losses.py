@@ -18,7 +18,7 @@ from wsi_ihc.measures import dyes
 from wsi_ihc.training import losses
 from wsi_ihc.training.config import DiscriminatorSettings, LossSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
-from wsi_ihc.training.objective import generator_terms, gradient_shares
+from wsi_ihc.training.objective import Step, Term, describe, gradient_shares, objective_of, weighted
 
 
 def images(seed: int, n: int = 3, height: int = 6, width: int = 5, *, grad: bool = False) -> torch.Tensor:
@@ -167,14 +167,81 @@ def test_variance_over_two_processes_is_that_of_the_joined_batch(tmp_path: Path)
         assert process.returncode == 0, errors.decode()
 
 
+def a_step(seed: int = 9, n: int = 2) -> Step:
+    generated, target = images(seed, n, 16, 16, grad=True), images(seed + 1, n, 16, 16)
+    return Step(images(seed + 2, n, 16, 16), target, generated, images(seed + 3, n, 2, 2)[:, :1])
+
+
 def test_the_objective_has_the_terms_that_have_weights() -> None:
-    generated, target, logits = images(9, 2, 16, 16, grad=True), images(10, 2, 16, 16), torch.zeros(2, 1, 2, 2)
-    pix2pix = LossSettings(l1_weight=100, octave_weights=())
-    assert set(generator_terms(pix2pix, generated, target, logits)) == {"adversarial", "l1"}
-    everything = LossSettings(variance_weight=10, octave_weights=(25.0,))
-    terms = generator_terms(everything, generated, target, logits)
-    assert list(terms) == ["adversarial", "l1", "pyramid", "variance"]
-    assert terms["l1"].item() == pytest.approx(25 * (generated - target).abs().mean().item(), rel=1e-6)
+    pix2pix = objective_of(LossSettings(l1_weight=100, octave_weights=()))
+    assert [term.name for term in pix2pix] == ["adversarial", "l1"]
+    assert describe(pix2pix) == "1 bce + 100 L1"
+    everything = objective_of(LossSettings(variance_weight=10, octave_weights=(25.0,), dab_weight=2))
+    step = a_step()
+    values = weighted(everything, step)
+    assert list(values) == ["adversarial", "l1", "pyramid", "dab", "variance"]
+    assert values["l1"].item() == pytest.approx(25 * (step.generated - step.real).abs().mean().item(), rel=1e-6)
+    assert describe(everything) == "1 bce + 25 L1 + pyramid (25) + 2 DAB over 16 px + 10 variance"
+    pooled = objective_of(LossSettings(variance_weight=10, variance_pool_px=8))
+    assert pooled[-1].says == "10 variance over 8 px"
+
+
+def edges(step: Step) -> torch.Tensor:
+    """A toy loss: differences of neighbouring columns."""
+    return (step.generated.diff(dim=-1) - step.real.diff(dim=-1)).abs().mean()
+
+
+def test_a_loss_from_outside_is_one_function_and_one_term() -> None:
+    terms = (*objective_of(LossSettings()), Term("edges", 3.0, edges, "3 edges"))
+    step = a_step()
+    values = weighted(terms, step)
+    assert values["edges"].item() == pytest.approx(3 * edges(step).item())
+    assert 0 < gradient_shares(values, step.generated)["edges"] < 1
+    assert describe(terms).endswith(" + 3 edges")
+
+
+# The variance penalty
+
+
+@given(n=st.integers(2, 5), pool=st.integers(2, 5), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_pooled_variance_averages_squares_before_the_absolute_value(n: int, pool: int, seed: int) -> None:
+    generated, target = images(seed, n, 11, 13), images(seed + 1, n, 11, 13)
+    difference = target.numpy().var(axis=0, ddof=1) - generated.numpy().var(axis=0, ddof=1)
+    rows, columns = 11 // pool, 13 // pool
+    squares = difference[:, : rows * pool, : columns * pool].reshape(3, rows, pool, columns, pool)
+    expected = np.abs(squares.mean(axis=(2, 4))).mean()
+    assert float(losses.variance(generated, target, pool_px=pool)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_square_of_one_pixel_is_the_published_penalty_bit_for_bit() -> None:
+    generated, target = images(1, 4).float(), images(2, 4).float()
+    assert torch.equal(losses.variance(generated, target, pool_px=1), losses.variance(generated, target))
+    with pytest.raises(ValueError, match="no square of 9 px"):
+        losses.variance(generated, target, pool_px=9)
+
+
+def test_the_pooled_penalty_punishes_hedging_in_batches_in_which_the_published_one_rewards_it() -> None:
+    """Brown with chance p at every pixel, and nothing says where: all brown nowhere, or the right amount of it?"""
+    random = torch.Generator().manual_seed(0)
+    shape = (400, 4, 1, 16, 16)  # batches of four
+    real, lively = ((torch.rand(shape, generator=random) < 0.1).double() for _ in range(2))
+    hedging = torch.zeros(shape, dtype=torch.float64)
+
+    def mean_penalty(generated: torch.Tensor, pool_px: int) -> float:
+        batches = zip(generated, real, strict=True)
+        return float(np.mean([float(losses.variance(g, y, pool_px=pool_px)) for g, y in batches]))
+
+    assert mean_penalty(hedging, 1) < 0.8 * mean_penalty(lively, 1)
+    assert mean_penalty(lively, 16) < 0.5 * mean_penalty(hedging, 16)
+
+
+@pytest.mark.parametrize("n", [3, 4, 8, 16, 40])
+def test_the_rarest_stain_that_the_published_penalty_asks_for(n: int) -> None:
+    share = losses.least_share_rewarded(n)
+    assert share**n + (1 - share) ** n == pytest.approx(0.5)
+    assert 0 < share < 0.5
+    assert losses.least_share_rewarded(2) == 1
 
 
 def test_shares_follow_the_weights_and_sum_to_one() -> None:

@@ -20,10 +20,13 @@ from click.testing import CliRunner
 from wsi_ihc.cli import _run
 from wsi_ihc.errors import GeneratorError, OutputError, SettingsError, TrainingError
 from wsi_ihc.generators import load_bundle
-from wsi_ihc.training.config import TrainingSettings, load_training_settings
+from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.distributed import World
 from wsi_ihc.training.export import export_run
+from wsi_ihc.training.loading import load_training_settings
 from wsi_ihc.training.monitoring import CollapseWatch, accuracy, spread_ratio
+from wsi_ihc.training.objective import Term, objective_of
+from wsi_ihc.training.randomness import seed_of
 from wsi_ihc.training.run_folder import RunFolder, read_run
 from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
@@ -139,9 +142,49 @@ def test_it_learns(tmp_path: Path) -> None:
     assert reports[-1].measures["loss/l1"] < 0.6 * reports[0].measures["loss/l1"]
 
 
+def test_a_batch_in_parts_trains_as_the_whole_one(tmp_path: Path) -> None:
+    """Without norm layers and dropout, two parts of two pairs are one batch of four."""
+    plain: dict[str, Any] = {"network": {"norm": "none", "dropout": False}, "discriminator": {"norm": "none"}}
+    plain |= {"schedule": {"constant": 3, "decay": 0}, "losses": {"variance_weight": 10.0, "variance_pool_px": 8}}
+    for name, data in (("parts", {"batch_size": 2, "accumulate": 2}), ("whole", {"batch_size": 4})):
+        for _ in trainer(tmp_path / name, tiny(data=data, **plain)).take_steps():
+            pass
+    for here, there in zip(logged(tmp_path / "parts"), logged(tmp_path / "whole"), strict=True):
+        assert here.keys() == there.keys()
+        assert here == pytest.approx(there, rel=1e-3, abs=1e-4)
+
+
+def test_a_loss_from_outside_is_trained_logged_and_on_the_card(tmp_path: Path) -> None:
+    settings = tiny(schedule={"constant": 2, "decay": 0})
+    term = Term("darkness", 2.0, lambda step: (step.generated - step.real).clamp_min(0).mean(), "2 darkness")
+    terms = (*objective_of(settings.losses), term)
+    run = RunFolder(tmp_path / "run")
+    run.begin(settings, "digest", resume=False, terms=terms)
+    for _ in Trainer(settings, find_sources(settings), run, CPU, terms).take_steps():
+        pass
+    first = logged(tmp_path / "run")[0]
+    assert first["loss/darkness"] > 0
+    assert first["share/darkness"] > 0
+    assert any(source.endswith(" + 2 darkness") for source in load_bundle(run.bundle("tiny")).card.sources)
+    with pytest.raises(SettingsError, match=r"was started with the losses .* darkness"):
+        run.begin(settings, "digest", resume=True)
+
+
+@pytest.mark.parametrize("seed", [2**24, 2**70])
+def test_seeds_of_any_size(tmp_path: Path, seed: int) -> None:
+    settings = tiny(run={"seed": seed}, schedule={"constant": 1, "decay": 0})
+    assert [report.step for report in trainer(tmp_path / "run", settings).take_steps()] == [1]
+
+
+def test_every_place_of_a_run_has_its_own_seed() -> None:
+    seeds = [seed_of(seed, place, part) for seed in (0, 1, 2**24, 2**70) for place in range(3) for part in range(2)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains_in_finite_numbers(tmp_path: Path, precision: str) -> None:
-    settings = tiny(compute={"precision": precision}, schedule={"constant": 3, "decay": 0})
+    settings = tiny(compute={"precision": precision}, schedule={"constant": 3, "decay": 0}, data={"accumulate": 2})
     for _ in trainer(tmp_path / "run", settings).take_steps():
         pass
     for line in logged(tmp_path / "run"):

@@ -26,9 +26,11 @@ from wsi_ihc.training.augmentation import (
     match_brightness,
 )
 from wsi_ihc.training.check import check_example, check_sources, misalignment
-from wsi_ihc.training.config import AugmentationSettings, TrainingSettings, load_training_settings
+from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
+from wsi_ihc.training.data_settings import AugmentationSettings
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
+from wsi_ihc.training.loading import doubts_about, load_training_settings
 from wsi_ihc.training.membranes import draw_membranes
 from wsi_ihc.training.nuclei import find_nuclei
 from wsi_ihc.training.phantom_examples import PhantomExample
@@ -511,6 +513,23 @@ def test_impossible_settings_are_refused_in_one_line() -> None:
     assert "multiple of 256" in refusal("network.kind=unet", "data.crop_px=128", "data.validation_px=512")
     assert "unknown setting 'data.bach_size'" in refusal("data.bach_size=1")
     load_training_settings(None, assignments=("data.batch_size=1", "losses.variance_weight=10"), ranks=4)
+
+
+def test_a_penalty_that_rewards_hedging_is_named_with_the_remedy_that_works() -> None:
+    def doubts(*assignments: str, ranks: int = 1) -> list[str]:
+        settings = load_training_settings(None, assignments=("losses.variance_weight=30", *assignments), ranks=ranks)
+        return list(doubts_about(settings, ranks))
+
+    (two,) = doubts()
+    assert "whatever the share" in two
+    assert "losses.variance_pool_px=32, or at least data.accumulate=8" in two
+    (eight,) = doubts("data.batch_size=4", "data.accumulate=2")
+    assert "in fewer than 8% of images" in eight
+    assert "data.accumulate=4" in eight
+    assert not doubts("losses.variance_pool_px=32")
+    assert not doubts("data.accumulate=8")
+    assert not doubts("data.batch_size=4", ranks=4)
+    assert not doubts("losses.variance_weight=0")
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda f: f.stem)

@@ -32,7 +32,7 @@ from wsi_ihc.pairs.folders import Pair, find_pairs
 from wsi_ihc.training import Trainer, TrainingSettings, load_training_settings
 from wsi_ihc.training.distributed import joined_world
 from wsi_ihc.training.examples import ImageExample
-from wsi_ihc.training.export import describe_losses
+from wsi_ihc.training.objective import describe, objective_of
 from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.sources import Source
 
@@ -127,7 +127,7 @@ def summary(errors: dict[str, list[float]], settings: TrainingSettings, pairs: i
     return {
         "set_up": f"{pairs} pairs in {folds} folds, every pair held out once. Resnet, {network.blocks} blocks, "
         f"{network.base_channels} channels; {steps} steps of {data.batch_size} crops of {data.crop_px} px; "
-        f"{describe_losses(settings.losses)}. Bootstrap intervals over the held-out pairs.",
+        f"{describe(objective_of(settings.losses))}. Bootstrap intervals over the held-out pairs.",
         "l1": {name: (e.value, e.low, e.high) for name, e in estimates.items()},
         "wins": f"The trained generator is closer than {wins} pairs.",
         "errors": errors,

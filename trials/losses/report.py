@@ -32,7 +32,7 @@ from trials.losses.trials import (
 from wsi_ihc.evaluation.recipes import Measure, measure_named
 from wsi_ihc.evaluation.report import Report, read_report
 from wsi_ihc.measures.her2 import HER2_SCORES
-from wsi_ihc.training.export import describe_losses
+from wsi_ihc.training.objective import describe, objective_of
 
 BEGIN, END = "<!-- results: written by trials.losses --report -->", "<!-- end of results -->"
 
@@ -106,7 +106,7 @@ def _set_up(scale: Scale, results: Path, seeds: int) -> Iterator[str]:
         f"{SHIFT_PX[0]} to {SHIFT_PX[1]} px in any direction. Seeds finished: {min(done.values())} of {seeds}."
     )
     yield ""
-    yield from (f"- **{system}**: {describe_losses(losses_of(system))}" for system in SYSTEMS)
+    yield from (f"- **{system}**: {describe(objective_of(losses_of(system)))}" for system in SYSTEMS)
     yield ""
 
 

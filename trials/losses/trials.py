@@ -23,15 +23,14 @@ from wsi_ihc.phantom import draw_pairs
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.training import Trainer, TrainingSettings, find_sources, load_training_settings
 from wsi_ihc.training.config import (
-    AugmentationSettings,
     ComputeSettings,
-    DataSettings,
     DiscriminatorSettings,
     LossSettings,
     OptimiserSettings,
     RunSettings,
     ScheduleSettings,
 )
+from wsi_ihc.training.data_settings import AugmentationSettings, DataSettings
 from wsi_ihc.training.distributed import joined_world
 from wsi_ihc.training.run_folder import RunFolder
 from wsi_ihc.training.sources import data_digest

@@ -65,8 +65,8 @@ def train(
 
     from wsi_ihc.cli import INTERRUPTED
     from wsi_ihc.training.check import check_sources
-    from wsi_ihc.training.config import load_training_settings
     from wsi_ihc.training.distributed import joined_world, rank_and_ranks
+    from wsi_ihc.training.loading import doubts_about, load_training_settings
     from wsi_ihc.training.sources import find_sources
 
     # Quoted, as a path may hold what YAML reads otherwise.
@@ -79,6 +79,9 @@ def train(
     if output is None and not (dry_run or check_only):
         raise click.UsageError("Missing option '-o' / '--output': the folder of the run.")
     say = click.echo if rank == 0 and not quiet else _say_nothing
+    if rank == 0:
+        for doubt in doubts_about(settings, ranks):
+            click.echo(f"warning: {doubt}", err=True)
     sources = find_sources(settings)
     if dry_run:
         _describe(settings, sources, as_json=as_json)
@@ -194,6 +197,7 @@ def _describe(settings: TrainingSettings, sources: Sequence[Source], *, as_json:
                    f"{pairs['unpaired']} without partner")  # fmt: skip
     click.echo(f"{plan['steps']} steps of {plan['batch_size']} crops of {settings.data.crop_px} px, "
                f"{plan['steps_per_epoch']} an epoch")  # fmt: skip
+    click.echo(f"losses: {plan['losses']}")
     for network, count in plan["parameters"].items():
         click.echo(f"{network}: {count:,} parameters")
 
@@ -204,10 +208,11 @@ def _plan(settings: TrainingSettings, sources: Sequence[Source]) -> dict[str, An
     from wsi_ihc.training.data import Schedule
     from wsi_ihc.training.discriminator import PatchDiscriminator
     from wsi_ihc.training.distributed import rank_and_ranks
+    from wsi_ihc.training.objective import describe, objective_of
     from wsi_ihc.training.schedule import total_steps
 
     _, ranks = rank_and_ranks()
-    batch = settings.data.batch_size * ranks
+    batch = settings.data.pairs_per_step * ranks
     schedule = Schedule(sources, seed=0, batch=batch, epoch_pairs=settings.data.epoch_pairs)
     networks = {
         "generator": build_network(settings.network),
@@ -225,6 +230,7 @@ def _plan(settings: TrainingSettings, sources: Sequence[Source]) -> dict[str, An
         "steps": total_steps(settings, schedule.steps_per_epoch),
         "steps_per_epoch": schedule.steps_per_epoch,
         "batch_size": batch,
+        "losses": describe(objective_of(settings.losses)),
         "parameters": {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
     }
 

@@ -7,7 +7,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from wsi_ihc.training.config import AugmentationSettings
+from wsi_ihc.training.data_settings import AugmentationSettings
 from wsi_ihc.training.densities import EOSIN, HAEMATOXYLIN, blurred, optical_density, unit
 from wsi_ihc.training.examples import Image
 

@@ -115,7 +115,7 @@ class TrainingData:
         self._validation = [example for source in sources for example in source.validation]
         self._cache = DecodedCache(self._examples, settings.data.cache_mb)
         self._rank, self._ranks = rank, ranks
-        self._size = settings.data.batch_size
+        self._size = settings.data.pairs_per_step
         self.schedule = Schedule(
             sources, seed=settings.run.seed, batch=self._size * ranks, epoch_pairs=settings.data.epoch_pairs
         )

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from wsi_ihc.errors import OutputError
 from wsi_ihc.generators import Bundle, GeneratorCard, load_bundle, save_bundle
 from wsi_ihc.generators.card import make_card
-from wsi_ihc.training.config import LossSettings, TrainingSettings
+from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.objective import describe, objective_of
 from wsi_ihc.training.run_folder import RunFolder, read_run
 
 
@@ -82,24 +83,8 @@ def generator_card(settings: TrainingSettings, record: Mapping[str, Any], step: 
         evidence=settings.card.evidence,
         sources=(
             *start,
-            f"wsi-ihc train, {step} steps of {settings.data.batch_size} crops of {settings.data.crop_px} px",
-            f"losses: {describe_losses(settings.losses)}",
+            f"wsi-ihc train, {step} steps of {settings.data.pairs_per_step} crops of {settings.data.crop_px} px",
+            f"losses: {record.get('objective') or describe(objective_of(settings.losses))}",
             f"settings sha256 {digest}, seed {settings.run.seed}",
         ),
     )
-
-
-def describe_losses(losses: LossSettings) -> str:
-    """The objective in one line, for example ``1 bce + 25 L1 + pyramid (25, 25, 25) + 10 variance``."""
-    terms = []
-    if losses.adversarial_weight:
-        terms.append(f"{losses.adversarial_weight:g} {losses.adversarial}")
-    if losses.l1_weight:
-        terms.append(f"{losses.l1_weight:g} L1")
-    if any(losses.octave_weights):
-        terms.append(f"pyramid ({', '.join(f'{weight:g}' for weight in losses.octave_weights)})")
-    if losses.dab_weight:
-        terms.append(f"{losses.dab_weight:g} DAB over {losses.dab_pool_px} px")
-    if losses.variance_weight:
-        terms.append(f"{losses.variance_weight:g} variance")
-    return " + ".join(terms)

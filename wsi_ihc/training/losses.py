@@ -100,7 +100,12 @@ def dab_density(images: Tensor) -> Tensor:
 
 
 def variance(
-    generated: Tensor, target: Tensor, *, estimator: Estimator = "unbiased", over_ranks: bool = False
+    generated: Tensor,
+    target: Tensor,
+    *,
+    estimator: Estimator = "unbiased",
+    over_ranks: bool = False,
+    pool_px: int = 1,
 ) -> Tensor:
     """``mean over (c, h, w) of |Var_n(target) - Var_n(generated)|``: figure 4 of arXiv 2506.18371.
 
@@ -108,16 +113,42 @@ def variance(
     picture pays for it. ``over_ranks`` joins the batches of all processes first, so that the penalty is that of
     the whole batch however many devices share it; the gradient flows back through the exchange.
 
+    With ``pool_px`` of 1, as published, a pixel that the H&E does not decide is drawn to the *median* over batches of
+    ``Var_n(target)``. Where few images of a batch differ there, that median is 0: the penalty then asks for no variance
+    at all. ``pool_px`` averages both variances over squares of that side before the absolute value, which asks for the
+    mean instead. Rows and columns that fill no square do not count.
+
     Raises:
-        ValueError: for a batch of one, whose variance says nothing.
+        ValueError: for a batch of one, whose variance says nothing, or images smaller than a square.
     """
     if over_ranks and dist.is_initialized() and dist.get_world_size() > 1:
         generated, target = gather(generated), gather(target)
     if generated.shape[0] < 2:
         raise ValueError("the variance over a batch needs at least two images")
     divisor = generated.shape[0] - int(estimator == "unbiased")
-    penalty: Tensor = (_spread(target, divisor) - _spread(generated, divisor)).abs().mean()
+    difference = _spread(target, divisor) - _spread(generated, divisor)
+    if pool_px > 1:
+        if min(difference.shape[-2:]) < pool_px:
+            raise ValueError(f"images of {tuple(difference.shape[-2:])} px hold no square of {pool_px} px")
+        # The mean is linear, so the difference of two means is the mean of the difference: half the work.
+        difference = F.avg_pool2d(difference, pool_px)
+    penalty: Tensor = difference.abs().mean()
     return penalty
+
+
+def least_share_rewarded(images: int) -> float:
+    """The rarest stain that the per-pixel variance penalty still asks for, as a share of images, in such a batch.
+
+    A pixel is brown in a share p of images. ``Var_n`` of the batch is above 0 in the median only if
+    ``p^n + (1 - p)^n < 1/2``. The answer is the smallest such p; no p will do for a batch of two: 1.0.
+    """
+    if images < 3:
+        return 1.0
+    low, high = 0.0, 0.5
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if middle**images + (1 - middle) ** images < 0.5 else (middle, high)
+    return high
 
 
 def _spread(images: Tensor, divisor: int) -> Tensor:

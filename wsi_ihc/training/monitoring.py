@@ -81,7 +81,7 @@ class Averages:
             self._counts[name] += 1
 
     def take(self) -> Measures:
-        """The means; starts afresh."""
+        """The means since the last call."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
@@ -126,7 +126,7 @@ class CollapseWatch:
         accuracy = measures.get("discriminator_accuracy", 0.75)
         troubles = {
             "mode collapse: generated images differ among themselves far less than real ones "
-            f"(spread ratio {spread:.2f}); raise losses.variance_weight or the batch": spread < 0.3,
+            f"(spread ratio {spread:.2f}); raise losses.variance_weight, with losses.variance_pool_px=32": spread < 0.3,
             f"the discriminator has won ({accuracy:.0%} of patches told apart) and teaches nothing more; lower "
             "optimiser.discriminator_learning_rate or take losses.adversarial=lsgan": accuracy > 0.98,
         }

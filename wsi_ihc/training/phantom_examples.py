@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wsi_ihc.phantom import Her2, Look, draw_field
-from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
+from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.data_settings import USUAL_MPP, SourceSettings
 from wsi_ihc.training.examples import Example, Image
 from wsi_ihc.training.restain import GLASS
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.generators import load_card
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.objective import Term, describe, objective_of
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
 _FREE_SECTIONS = ("compute", "card")
@@ -56,25 +58,31 @@ class RunFolder:
         """Where the best generator goes."""
         return self.path / f"{name}.safetensors"
 
-    def begin(self, settings: TrainingSettings, digest: str, *, resume: bool) -> None:
+    def begin(
+        self, settings: TrainingSettings, digest: str, *, resume: bool, terms: Sequence[Term] | None = None
+    ) -> None:
         """Claim the folder for this run, or make sure that it is this run's already.
+
+        ``terms`` is the generator's objective; by default what the settings weigh.
 
         Raises:
             OutputError: if another run (or anything else) is in it.
             SettingsError: if the settings differ from those it was started with.
             StorageError: if the disk refuses.
         """
+        objective = describe(objective_of(settings.losses) if terms is None else terms)
         if self._identity.is_file():
             if not resume:
                 raise OutputError(
                     f"{self.path}: holds another run; continue it with --resume, or choose another folder"
                 )
-            self._compare(settings, digest)
+            self._compare(settings, digest, objective)
             return
         if self.path.is_dir() and any(self.path.iterdir()):
             raise OutputError(f"{self.path}: not empty, and no run of ours; choose another folder")
         record = {
             "settings": settings.model_dump(mode="json"),
+            "objective": objective,
             "data_digest": digest,
             "start_sha256": load_card(settings.start).sha256 if settings.start else None,
             "versions": {name: version(name) for name in ("wsi-ihc", "torch", "numpy", "opencv-python-headless")},
@@ -90,7 +98,7 @@ class RunFolder:
         """Keep the report of the data-set check beside what was trained on it."""
         (self.path / "dataset.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
-    def _compare(self, settings: TrainingSettings, digest: str) -> None:
+    def _compare(self, settings: TrainingSettings, digest: str, objective: str) -> None:
         # Read as settings, not as text: one that an earlier version did not have is at its default.
         earlier, record = read_run(self.path)
         before, now = _flat(earlier.model_dump(mode="json")), _flat(settings.model_dump(mode="json"))
@@ -102,6 +110,11 @@ class RunFolder:
                     f"{key}: the run in {self.path} was started with {before.get(key)!r}, not {now.get(key)!r}; "
                     "resume with the same settings, or start another run"
                 )
+        if record.get("objective", objective) != objective:
+            raise SettingsError(
+                f"{self.path}: the run was started with the losses {record['objective']}, not {objective}; "
+                "resume with the same losses, or start another run"
+            )
         if record["data_digest"] != digest:
             raise SettingsError(f"{self.path}: the data set has changed since the run was started; start another run")
 

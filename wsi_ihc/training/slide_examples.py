@@ -14,7 +14,8 @@ from wsi_ihc.pairs import folders as pairs
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideView, open_slide
 from wsi_ihc.tissue import find_tissue
-from wsi_ihc.training.config import SourceSettings, TrainingSettings
+from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.data_settings import SourceSettings
 from wsi_ihc.training.examples import Example, SlideExample
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.pairs import folders as pairs
-from wsi_ihc.training.config import USUAL_MPP, SourceSettings, TrainingSettings
+from wsi_ihc.training.config import TrainingSettings
+from wsi_ihc.training.data_settings import USUAL_MPP, SourceSettings
 from wsi_ihc.training.examples import Example, ImageExample, RestainedExample
 
 _VALIDATION_SPLITS = ("val", "valid", "validation")

@@ -15,6 +15,7 @@ from wsi_ihc.generators import build_network, initialise, load_generator
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.discriminator import PatchDiscriminator
+from wsi_ihc.training.randomness import seed_of
 
 
 class TrainingState:
@@ -26,10 +27,10 @@ class TrainingState:
     def __init__(self, settings: TrainingSettings, device: torch.device, *, scale_gradients: bool) -> None:
         layout = torch.channels_last if settings.compute.channels_last else torch.contiguous_format
         seed, optimiser = settings.run.seed, settings.optimiser
-        generator = initialise(build_network(settings.network), seed)
+        generator = initialise(build_network(settings.network), seed_of(0, seed))
         if settings.start:
             generator.load_state_dict(load_generator(settings.start).state)
-        discriminator = initialise(PatchDiscriminator(settings.discriminator), seed + 1)
+        discriminator = initialise(PatchDiscriminator(settings.discriminator), seed_of(0, seed + 1))
         self.generator = generator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.discriminator = discriminator.to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.average: nn.Module = deepcopy(self.generator).eval().requires_grad_(False)
