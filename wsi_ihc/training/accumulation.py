@@ -39,7 +39,7 @@ class Parts:
     """From a part's number to the seed of its forward pass."""
 
     def of(self, images: Tensor) -> tuple[Tensor, ...]:
-        return images.split(self.size)
+        return torch.split(images, self.size)
 
     def draw(self, number: int) -> None:
         torch.manual_seed(self.seed(number))
@@ -100,7 +100,7 @@ def push_back(pull: Pull, generate: Generate, judge: Judge, he: Tensor, parts: P
     for number, (part, on_images) in enumerate(zip(parts.of(he), parts.of(pull.on_images), strict=True)):
         generated = _drawn(generate, part, number, parts)
         if on_logits is None:
-            generated.backward(on_images)
+            torch.autograd.backward([generated], [on_images])
         else:
             torch.autograd.backward([generated, judge(part, generated)], [on_images, on_logits[number]])
 
