@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import imagecodecs
 import numpy as np
@@ -19,11 +20,14 @@ import tifffile
 
 from tests.conftest import stained_island, write_slide
 from tests.viewing import get, serving, stained
+from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
-from wsi_ihc.slides import open_slide
+from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.slides import MemorySlide, SlideView, open_slide
 from wsi_ihc.viewer import browser
 from wsi_ihc.viewer.access import is_loopback, is_token, new_token
-from wsi_ihc.viewer.finding import CaseFiles, case_of, cases_in
+from wsi_ihc.viewer.finding import CaseFiles, case_of, cases_in, store_of
+from wsi_ihc.viewer.overview import UNREAD, Overview
 from wsi_ihc.viewer.page import (
     ASSETS,
     OPENSEADRAGON,
@@ -34,6 +38,7 @@ from wsi_ihc.viewer.page import (
     inline_json,
 )
 from wsi_ihc.viewer.server import Viewer
+from wsi_ihc.viewer.slide_tiles import SlideTiles
 from wsi_ihc.viewer.tile_cache import EncodedTiles
 
 HOSTILE = "</script><script>alert(1)</script>&\"'{{7*7}}.tiff"
@@ -191,6 +196,34 @@ def test_one_address_serves_a_cohort(small_slide: Path, output: Path, tmp_path: 
         assert [get(running, thumbnail).body[:2] for thumbnail in thumbnails] == [b"\xff\xd8"] * 2
 
 
+def test_a_run_that_still_goes_on_is_shown(small_slide: Path, output: Path, tmp_path: Path) -> None:
+    """Blocks appear as they are stained, and the output takes their place."""
+    target = tmp_path / "x_ihc.ome.tiff"
+    store = TileStore.create(store_of(target), StoreLayout(Size(1300, 1700), 512, mpp=0.5), {})
+    brown = np.full((512, 512, 3), (120, 80, 40), np.uint8)
+    with serving([case_of([small_slide, target])]) as running:
+        running.cases.get(0).running.clock = iter(range(10**6)).__next__  # type: ignore[union-attr, assignment]
+        first = scene_of(running)
+        assert (first["running"], first["busy"]) == (True, "staining, 0 of 12 blocks")
+        for column in range(2):
+            store.put(1, column, {"stained": brown})
+        second = scene_of(running)
+        shapes = {shape["kind"]: shape for shape in second["shapes"]}  # type: ignore[attr-defined]
+        assert (second["busy"], len(shapes["stained"]["rings"]), len(shapes["blocks"]["rings"])) == (
+            "staining, 2 of 12 blocks",
+            2,
+            10,
+        )
+        assert shapes["stained"]["rings"][1] == [512, 512, 1024, 512, 1024, 1024, 512, 1024]
+        assert [p["version"] for p in first["pictures"]] != [p["version"] for p in second["pictures"]]  # type: ignore[attr-defined]
+        for place, pixel in (("0/1_1", (256, 256)), ("2/0_0", (192, 192))):
+            tile = imagecodecs.jpeg8_decode(get(running, f"0/1/{place}.jpg").body)
+            assert np.abs(tile[pixel].astype(int) - brown[0, 0]).max() < 4
+        shutil.copy(output, target)
+        shutil.rmtree(store.path)
+        assert scene_of(running)["running"] is False
+
+
 def test_a_replaced_file_is_opened_again(small_slide: Path, output: Path, tmp_path: Path) -> None:
     mine = tmp_path / "x_ihc.ome.tiff"
     shutil.copy(output, mine)
@@ -247,9 +280,6 @@ def test_the_cache_of_tiles_is_bounded() -> None:
 
 def test_coarse_tiles_of_a_slide_with_one_level_come_from_its_overview(tmp_path: Path) -> None:
     """They fill while the overview is read, and their version tells the page so."""
-    from wsi_ihc.slides import MemorySlide
-    from wsi_ihc.viewer.overview import UNREAD, Overview
-    from wsi_ihc.viewer.slide_tiles import SlideTiles
 
     slide = MemorySlide(np.full((9000, 9000, 3), 90, np.uint8), mpp=0.5)
     tiles = SlideTiles(slide, Overview.of(slide), "x")
@@ -257,7 +287,6 @@ def test_coarse_tiles_of_a_slide_with_one_level_come_from_its_overview(tmp_path:
     before = tiles.version
     assert abs(int(imagecodecs.jpeg8_decode(tiles.tile(5, 0, 0))[100, 100, 0]) - UNREAD) < 3
     assert abs(int(imagecodecs.jpeg8_decode(tiles.tile(3, 0, 0))[100, 100, 0]) - 90) < 3
-    from threading import Event
 
     tiles.overview.read(Event())
     assert tiles.version != before
@@ -265,11 +294,6 @@ def test_coarse_tiles_of_a_slide_with_one_level_come_from_its_overview(tmp_path:
 
 
 def test_overview_tiles_lie_where_exact_ones_would(small_slide: Path) -> None:
-    from threading import Event
-
-    from wsi_ihc.pyramid.geometry import Region
-    from wsi_ihc.slides import SlideView
-    from wsi_ihc.viewer.overview import Overview
 
     slide = open_slide(small_slide)
     overview = Overview.of(slide)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -12,18 +13,19 @@ from typing import Any
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.config import SlideSettings, TissueSettings
-from wsi_ihc.errors import WsiIhcError
+from wsi_ihc.errors import StorageError, WsiIhcError
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import SlideReader, check_brightfield, open_slide
 from wsi_ihc.tissue import TissueMask, tissue_from_thumbnail
 from wsi_ihc.tissue.finding import ASSUMED_MPP
 from wsi_ihc.tissue.shapes import dilated
-from wsi_ihc.viewer.finding import CaseFiles
+from wsi_ihc.viewer.finding import CaseFiles, store_of
 from wsi_ihc.viewer.outputs import Output, open_output
 from wsi_ihc.viewer.overview import Overview
 from wsi_ihc.viewer.pictures import Picture, Placement
 from wsi_ihc.viewer.pyramid_tiles import PyramidTiles
-from wsi_ihc.viewer.shapes import BLOCKS, TISSUE, Shapes, block_shapes, tissue_shapes
+from wsi_ihc.viewer.running import RunningTiles, running_tiles
+from wsi_ihc.viewer.shapes import BLOCKS, STAINED, TISSUE, Shapes, block_shapes, tissue_shapes
 from wsi_ihc.viewer.slide_tiles import SlideTiles
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Case:
     shapes: dict[str, Shapes] = field(default_factory=dict)
     overviews: tuple[Overview, ...] = ()
     """Of every scan, the H&E's first."""
+    running: RunningTiles | None = None
+    """The virtual stain while it is made."""
     stop: Event = field(default_factory=Event)
 
     @property
@@ -62,8 +66,32 @@ class Case:
     @property
     def busy(self) -> str:
         """What the background is doing; empty when it has finished."""
+        if self.running:
+            finished, wanted = self._blocks_so_far
+            return f"staining, {finished} of {wanted} blocks"
         share = min((overview.share for overview in self.overviews), default=1.0)
         return f"reading the overview, {share:.0%}" if share < 1 else ""
+
+    @property
+    def _blocks_so_far(self) -> tuple[int, int]:
+        assert self.running
+        wanted = int(self.running.wanted.sum())
+        try:
+            return int(self.running.finished().sum()), wanted
+        except StorageError:  # the output has just been completed
+            return wanted, wanted
+
+    def _running_shapes(self) -> Iterator[Shapes]:
+        """The blocks that are stained, and those that will be."""
+        if self.running is None:
+            return
+        (picture,) = (each for each in self.pictures if each.source is self.running)
+        place = picture.placement.left, picture.placement.top, picture.placement.scale
+        with suppress(StorageError):
+            finished = self.running.finished()
+            yield block_shapes(STAINED, "Blocks stained", self.running.blocks(finished), *place)
+            waiting = self.running.blocks(self.running.wanted & ~finished)
+            yield block_shapes(BLOCKS, "Blocks to be stained", waiting, *place)
 
     def described(self, tiles: Mapping[int, Any]) -> dict[str, Any]:
         """The case as the page's script reads it; ``tiles`` says for each picture where its tiles are."""
@@ -74,10 +102,11 @@ class Case:
             "height": self.frame.height,
             "mpp": self.mpp,
             "pictures": [picture.described(tiles[number]) for number, picture in enumerate(self.pictures)],
-            "shapes": [shapes.described() for shapes in self.shapes.values()],
+            "shapes": [shapes.described() for shapes in (*self.shapes.values(), *self._running_shapes())],
             "notices": self.notices,
             "facts": dict(self.facts),
             "busy": self.busy,
+            "running": self.running is not None,
         }
 
     def look(self) -> None:
@@ -108,17 +137,19 @@ def open_case(files: CaseFiles) -> Case:
     Raises:
         WsiIhcError: a file cannot be read, naming it.
     """
-    output = open_output(files.output) if files.output else None
+    output = open_output(files.output) if files.output and files.output.exists() else None
+    running = running_tiles(store_of(files.output)) if files.output and not output else None
     # Of a slide that states no pixel size the output knows the one that was given to convert.
     settings = SlideSettings(cache_mb=CACHE_MB, mpp=output.provenance.source_mpp if output else None)
     slide = open_slide(files.slide, settings) if files.slide else None
-    frame, mpp = _frame(slide, output)
+    frame, mpp = _frame(slide, output, running)
     notices = [*_slide_notices(files, slide, output), *(output.run.get("notices", ()) if output else ())]
     scans = [*_slide_pictures(slide), *(_other_picture(path, frame, mpp) for path in files.others)]
-    pictures = [*scans[:1], *_output_pictures(output), *scans[1:]] if slide else [*_output_pictures(output), *scans]
+    virtual = [*_output_pictures(output), *_running_pictures(files, running, frame, mpp)]
+    pictures = [*scans[:1], *virtual, *scans[1:]] if slide else [*virtual, *scans]
     overviews = tuple(picture.source.overview for picture in scans if isinstance(picture.source, SlideTiles))
     shapes = {BLOCKS: blocks} if output and (blocks := _blocks(output)) else {}
-    return Case(files, frame, mpp, tuple(pictures), _facts(output), notices, shapes, overviews)
+    return Case(files, frame, mpp, tuple(pictures), _facts(output), notices, shapes, overviews, running)
 
 
 def fingerprint(path: Path) -> str:
@@ -128,9 +159,11 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _frame(slide: SlideReader | None, output: Output | None) -> tuple[Size, float | None]:
+def _frame(slide: SlideReader | None, output: Output | None, running: RunningTiles | None) -> tuple[Size, float | None]:
     if slide:
-        return slide.levels[0].size, slide.mpp or (output.provenance.source_mpp if output else None)
+        return slide.levels[0].size, slide.mpp
+    if running:
+        return running.size, running.store.layout.mpp
     assert output
     made = output.provenance
     return Size(made.source_height, made.source_width), made.source_mpp or made.mpp / made.scale
@@ -153,6 +186,16 @@ def _output_pictures(output: Output | None) -> Iterator[Picture]:
             yield Picture(f"Virtual {made.stain}", "virtual", source, placement, _note(output.path, made.mpp))
         else:
             yield Picture(layer.capitalize(), "layer", source, placement, _note(output.path, made.mpp))
+
+
+def _running_pictures(
+    files: CaseFiles, running: RunningTiles | None, frame: Size, mpp: float | None
+) -> Iterator[Picture]:
+    if running and files.output:
+        own = running.store.layout.mpp
+        scale = own / mpp if own and mpp else round(frame.width / running.size.width, 3)
+        note = f"{_note(files.output, own)}, still running"
+        yield Picture("Virtual stain", "virtual", running, Placement(scale=scale), note)
 
 
 def _other_picture(path: Path, frame: Size, mpp: float | None) -> Picture:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.pyramid import TilePyramid
 from wsi_ihc.viewer.encoding import jpeg
-from wsi_ihc.viewer.outputs import TilePyramid
 from wsi_ihc.viewer.pictures import MEDIA_TYPE
 
 

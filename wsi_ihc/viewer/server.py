@@ -192,13 +192,13 @@ class _CasePage(_Handler):
     async def get(self, number: str) -> None:
         case = await self.in_thread(self.viewer.cases.get, int(number), look_again=True)
         back = "../" if self.viewer.title else ""
-        self.write(case_page(_scene(case), assets="../assets", back=back))
+        self.write(case_page(await self.in_thread(_scene, case), assets="../assets", back=back))
 
 
 class _Scene(_Handler):
     async def get(self, number: str) -> None:
-        case = await self.in_thread(self.viewer.cases.get, int(number))
-        self.write(shown(_scene(case)))
+        case = await self.in_thread(self.viewer.cases.get, int(number), look_again=True)
+        self.write(shown(await self.in_thread(_scene, case)))
 
 
 class _Tile(_Handler):

@@ -481,7 +481,7 @@
             return;
         }
         const fresh = await answer.json();
-        if (fresh.pictures.length !== pictures.length || fresh.pictures.some((picture, i) => picture.width !== pictures[i].width)) {
+        if (fresh.running !== scene.running || fresh.pictures.length !== pictures.length || fresh.pictures.some((picture, i) => picture.width !== pictures[i].width)) {
             location.reload();
             return;
         }

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.pyramid.pyramid import TilePyramid
 from wsi_ihc.viewer.encoding import jpeg
-from wsi_ihc.viewer.outputs import TilePyramid
 from wsi_ihc.viewer.pictures import tile_counts
 
 THUMBNAIL_PX = 440

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.measures.readout import Readout, read_dab
 from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.pyramid.pyramid import TilePyramid
 from wsi_ihc.tissue import TissueMask
-from wsi_ihc.viewer.outputs import TilePyramid
 from wsi_ihc.viewer.pictures import tile_counts
 
 FIELD_PX = 256

@@ -18,12 +18,13 @@ from wsi_ihc.errors import OutputError
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.output.provenance import Provenance, sidecar_path
 from wsi_ihc.pyramid.geometry import Region
+from wsi_ihc.pyramid.pyramid import TilePyramid
 from wsi_ihc.slides import SlideReader, SlideView, open_slide
 from wsi_ihc.tissue import TissueMask, tissue_from_thumbnail
 from wsi_ihc.tissue.finding import ASSUMED_MPP, read_thumbnail
 from wsi_ihc.tissue.regions import read_regions
 from wsi_ihc.viewer.finding import slide_of
-from wsi_ihc.viewer.outputs import Output, TilePyramid, open_output
+from wsi_ihc.viewer.outputs import Output, open_output
 from wsi_ihc.viewer.overview import Overview
 from wsi_ihc.viewer.report.choosing import choose_fields
 from wsi_ihc.viewer.report.page import Contents, FieldPictures, render
