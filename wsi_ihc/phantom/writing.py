@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import tifffile
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
 from wsi_ihc.measures.her2 import Her2
-from wsi_ihc.phantom.field import BLOCK_PX, refuse_undrawable
+from wsi_ihc.phantom.field import refuse_undrawable
 from wsi_ihc.phantom.looks import Look
 from wsi_ihc.phantom.pyramid import Scene, Spool, draw_pyramid
 from wsi_ihc.phantom.section import Section, slide_lobes
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.tiff import write_level
 
 
 def draw_phantom(
@@ -63,35 +63,20 @@ def draw_phantom(
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
         try:
-            spools = [Spool(stack.enter_context(tempfile.TemporaryFile(dir=part.parent))) for part in parts]
+            spools = [Spool(scene, stack.enter_context(tempfile.TemporaryFile(dir=part.parent))) for part in parts]
             draw_pyramid(scene, spools, threads, progress)
             for spool, part, stain in zip(spools, parts, ("H&E", "HER2 IHC"), strict=False):
-                _write_tiff(part, scene, spool, stain)
+                _write_tiff(part, spool, stain)
             for part, target in zip(parts, paths, strict=True):
                 part.replace(target)
         except OSError as error:
             raise StorageError(f"{path}: writing failed ({error.strerror}); nothing was left behind") from None
 
 
-def _write_tiff(path: Path, scene: Scene, spool: Spool, stain: str) -> None:
-    section = scene.section
+def _write_tiff(path: Path, spool: Spool, stain: str) -> None:
+    section = spool.scene.section
     what = f"{stain} of a synthetic tissue phantom, HER2 {section.her2}, seed {section.seed}"
-    with tifffile.TiffWriter(path, bigtiff=spool.end > 3_500_000_000) as writer:
-        for level in range(scene.levels):
-            rows, columns = scene.tiles(level)
-            per_cm = 1e4 / scene.mpp / 2**level
-            writer.write(
-                (spool.get((level, row, column)) for row in range(rows) for column in range(columns)),
-                shape=(*scene.level_size(level), 3),
-                dtype=np.uint8,
-                tile=(BLOCK_PX, BLOCK_PX),
-                photometric="ycbcr",
-                subsampling=(2, 2),
-                compression="jpeg",
-                resolution=(per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                subfiletype=1 if level else 0,
-                description=f"{what}. Drawn by wsi-ihc; no patient." if level == 0 else None,
-                software="wsi-ihc phantom" if level == 0 else None,
-                metadata=None,
-            )
+    first = {"description": f"{what}. Drawn by wsi-ihc; no patient.", "software": "wsi-ihc phantom", "subfiletype": 0}
+    with tifffile.TiffWriter(path, bigtiff=spool.end > 3_500_000_000) as tiff:
+        for level in range(len(spool.levels)):
+            write_level(tiff, spool, level, mpp=spool.scene.mpp, **({} if level else first))

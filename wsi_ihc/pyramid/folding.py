@@ -44,8 +44,8 @@ def fold(grids: Sequence[Size], top: Cell, leaf: Callable[[Cell], Made], join: J
 
 def fold_in_threads(
     grids: Sequence[Size], leaf: Callable[[Cell], Made], join: Join[Made], *, floor: int = 0, threads: int
-) -> Made:
-    """Makes the one tile of the last level and everything under it; subtrees are shared among ``threads``.
+) -> list[Made]:
+    """Makes every tile of the last level and everything under it; subtrees are shared among ``threads``.
 
     Memory bound: one unfinished tile per level and thread, and what up to about 60 subtrees gave.
     """
@@ -54,7 +54,8 @@ def fold_in_threads(
     parts = [Cell(split, row, column) for row, column in np.ndindex(grids[split])]
     with ThreadPoolExecutor(threads) as pool:
         made = dict(zip(parts, pool.map(lambda part: fold(grids, part, leaf, join, floor=floor), parts), strict=True))
-    return fold(grids, Cell(last, 0, 0), made.__getitem__, join, floor=split)
+    tops = [Cell(last, row, column) for row, column in np.ndindex(grids[last])]
+    return [fold(grids, top, made.__getitem__, join, floor=split) for top in tops]
 
 
 def leaves(grids: Sequence[Size], top: Cell, *, floor: int = 0) -> Iterator[Cell]:

@@ -9,6 +9,9 @@ import tifffile
 from wsi_ihc.pyramid.codecs import DeflateTiles, JpegTiles, TileCodec
 from wsi_ihc.pyramid.pyramid import TilePyramid, level_tiles
 
+REDUCED = 1
+"""NewSubfileType of a level that is a smaller copy of another image."""
+
 
 def write_level(tiff: tifffile.TiffWriter, pyramid: TilePyramid, level: int, *, mpp: float, **tags: Any) -> None:
     """Appends one level to ``tiff``; ``mpp`` is that of level 0.
@@ -16,6 +19,8 @@ def write_level(tiff: tifffile.TiffWriter, pyramid: TilePyramid, level: int, *, 
     ``tags`` are further arguments of ``TiffWriter.write``. Memory bound: one tile.
     """
     codec, per_cm = pyramid.codec, 1e4 / mpp / 2**level
+    if level:
+        tags["subfiletype"] = REDUCED
     tiff.write(
         level_tiles(pyramid, level),
         shape=(*pyramid.levels[level], codec.channels),
@@ -24,7 +29,6 @@ def write_level(tiff: tifffile.TiffWriter, pyramid: TilePyramid, level: int, *, 
         planarconfig="contig",
         resolution=(per_cm, per_cm),
         resolutionunit="centimeter",
-        subfiletype=1 if level else 0,
         metadata=None,
         **_tags_of(codec),
         **tags,

@@ -19,7 +19,8 @@ from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import one_line
 from wsi_ihc.output.ometiff.bigtiff import read_chain, read_sub_directories
 from wsi_ihc.output.ometiff.omexml import OME, PROVENANCE_NAMESPACE
-from wsi_ihc.output.ometiff.tiles import TileLevel, index_problems, pixel_problems
+from wsi_ihc.output.ometiff.pixels import pixel_problems
+from wsi_ihc.output.ometiff.tiles import TileLevel, index_problems
 from wsi_ihc.output.provenance import Provenance, sidecar_path
 from wsi_ihc.output.verification_report import Check, VerificationReport, run_check
 
