@@ -241,7 +241,7 @@ def test_a_damaged_sidecar_is_a_problem_of_one_line(with_sidecar: Path, content:
 def test_the_command_names_every_check(sound_jpeg: Path) -> None:
     result = CliRunner().invoke(verify, [str(sound_jpeg)], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "sound\n" in result.output
+    assert ": sound, 1100 x 1500 px" in result.output
     assert "ok  pixels" in result.output
 
 
