@@ -11,7 +11,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "resnet, resize": {"kind": "resnet", "upsampling": "resize"},
     "resnet, skips": {"kind": "resnet", "skips": True},
     "resnet, bilinear, skips": {"kind": "resnet", "upsampling": "bilinear", "skips": True},
+    "resnet, blurred": {"kind": "resnet", "downsampling": "blurred", "upsampling": "blurred"},
+    "resnet, zero padding": {"kind": "resnet", "padding": "zero"},
     "unet": {"kind": "unet"},
+    "unet, attention": {"kind": "unet", "attention": True},
 }
 """Fields of an ``Architecture`` by a name for people."""
 

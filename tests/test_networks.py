@@ -177,5 +177,5 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 def test_unknown_fields_are_refused() -> None:
-    with pytest.raises(ValidationError, match="attention"):
-        Architecture.model_validate({"kind": "unet", "attention": True})
+    with pytest.raises(ValidationError, match="transformer"):
+        Architecture.model_validate({"kind": "unet", "transformer": True})

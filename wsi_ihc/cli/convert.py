@@ -128,4 +128,5 @@ def standing(card: GeneratorCard) -> str:
         case "real tissue":
             return f"{card.name} was measured on real tissue: wsi-ihc weights show {card.name}"
         case "not stated":
-            return ""
+            unknown = f"The licence of {card.name}'s weights is unknown; find it out before you share the output."
+            return unknown if card.licence == "unknown" else ""

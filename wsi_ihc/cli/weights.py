@@ -81,7 +81,14 @@ def show_command(name: str, as_json: bool) -> None:
     "--mpp", type=click.FloatRange(0.05, 20), metavar="UM", help="Pixel size of its training images, um/px (BCI: 0.46)."
 )
 @click.option("--stain", metavar="TEXT", help='Stain that it makes, for example "HER2 IHC".')
-@click.option("--licence", metavar="TEXT", help="Licence of the weights; often that of the training data.")
+@click.option(
+    "--licence",
+    default="unknown",
+    show_default=True,
+    metavar="TEXT",
+    help="Licence of the weights; often that of the training data. Every output names an unknown one.",
+)
+@click.option("--part", metavar="NAME", help="Which generator, if FILE holds several.")
 @click.option(
     "--training-data", default="not stated", show_default=True, metavar="TEXT", help="Data set that it learned from."
 )
@@ -93,7 +100,8 @@ def import_command(
     output: str | None,
     mpp: float | None,
     stain: str | None,
-    licence: str | None,
+    licence: str,
+    part: str | None,
     training_data: str,
     description: str,
     name: str | None,
@@ -101,19 +109,20 @@ def import_command(
 ) -> None:
     """Turn a checkpoint of the pix2pix family into a bundle.
 
-    The architecture is recognised from the names of the tensors: resnets and U-Nets, with BatchNorm or InstanceNorm,
-    with or without dropout. No code from FILE is run.
+    The architecture is recognised from the names of the tensors: resnets (also antialiased ones of CUT and zero-padded
+    ones of DeepLIIF) and U-Nets (also BCI's attention_unet_32), with BatchNorm or InstanceNorm, with or without
+    dropout. Wrappers of training programs do not matter. No code from FILE is run.
     """
-    required = {"--mpp": mpp, "--stain": stain, "--licence": licence}
+    required = {"--mpp": mpp, "--stain": stain}
     if missing := [option for option, value in required.items() if not value]:
         raise click.UsageError(
             f"{file.name}: a checkpoint does not state this, please give {', '.join(missing)} "
-            '(for BCI: --mpp 0.46 --stain "HER2 IHC" --licence "non-commercial")'
+            '(for BCI: --mpp 0.46 --stain "HER2 IHC")'
         )
     from wsi_ihc.generators import generator_name, import_checkpoint
 
     facts = {"mpp": mpp, "stain": stain, "licence": licence, "training_data": training_data, "description": description}
-    path, card = import_checkpoint(file, output or file.stem, name=name, overwrite=overwrite, **facts)
+    path, card = import_checkpoint(file, output or file.stem, part=part, name=name, overwrite=overwrite, **facts)
     click.echo(
         f"{path}: {card.architecture.summary}, {card.mpp:g} um/px; use it with --generator {generator_name(path)}"
     )

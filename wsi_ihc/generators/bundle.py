@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from wsi_ihc.config import first_problem
-from wsi_ihc.errors import GeneratorError, OutputError, one_line
+from wsi_ihc.errors import GeneratorError, OutputError
 from wsi_ihc.generators.card import GeneratorCard
 from wsi_ihc.generators.networks import build_network
 from wsi_ihc.machine.atomic import write_atomically
@@ -41,13 +41,26 @@ class Bundle:
         Raises:
             GeneratorError: if the weights do not fit the card's architecture.
         """
+        # First without memory: a card may claim a network that is larger than the machine.
+        with torch.device("meta"):
+            expected = build_network(self.card.architecture).state_dict()
+        if misfit := _first_misfit(expected, self.state):
+            raise GeneratorError(f"bundle {self.card.name}: weights do not fit its architecture ({misfit})")
         network = build_network(self.card.architecture)
-        try:
-            network.load_state_dict(dict(self.state))
-        except RuntimeError as error:
-            first = one_line(error)[:160]
-            raise GeneratorError(f"bundle {self.card.name}: weights do not fit its architecture ({first})") from None
+        network.load_state_dict(dict(self.state))
         return network.eval().requires_grad_(False)
+
+
+def _first_misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """The first weight that is missing, has another shape, or is one too many."""
+    for name in [*expected, *state]:
+        if name not in state:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is one too many"
+        if expected[name].shape != state[name].shape:
+            return f"{name} is {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+    return None
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_ihc.errors import GeneratorError
+from wsi_ihc.generators.attention import AttentionBlock
 from wsi_ihc.generators.folding import scale_and_shift
 from wsi_ihc.generators.networks import Detour, ResidualBlock, ResnetGenerator, SkipBlock, UnetGenerator
-from wsi_ihc.generators.norm_statistics import Moments, NormStatistics, float64_array, norm_layers
+from wsi_ihc.generators.norm_statistics import Moments, NormStatistics, float64_array, norm_layers, running_moments
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.generators.receptive_field import measure_alignment
 
@@ -46,7 +47,11 @@ def pool_statistics(
         raise GeneratorError(
             f"normalisation calibrated: no windows of tissue of {align} px or more; check the tissue mask"
         )
-    calibration = _Calibration({norm: name for name, norm in norm_layers(network).items()}, windows)
+    norms = norm_layers(network)
+    # A BatchNorm among InstanceNorms, as in an attention gate, keeps the statistics of its training.
+    tracking = {norm for norm in norms.values() if norm.track_running_stats}
+    kept = tracking if len(tracking) < len(norms) else set()
+    calibration = _Calibration({norm: name for name, norm in norms.items()}, windows, kept)
     calibration.advance(network)
     return NormStatistics(calibration.layers)
 
@@ -54,8 +59,9 @@ def pool_statistics(
 class _Calibration:
     """A sample on its way through a network: each window's last kept activations, and the layers still to apply."""
 
-    def __init__(self, names: Mapping[nn.Module, str], windows: list[Tensor]) -> None:
+    def __init__(self, names: Mapping[nn.Module, str], windows: list[Tensor], kept: Collection[nn.Module]) -> None:
         self.names = names
+        self.kept = kept
         self.windows = windows
         self.pending: list[Callable[[Tensor], Tensor]] = []
         self.layers: dict[str, Moments] = {}
@@ -74,6 +80,8 @@ class _Calibration:
                 self._join(module.layers, module.join)
             case SkipBlock() if module.skip:
                 self._join(module.model, lambda x, inner: torch.cat((x, inner), dim=1))
+            case AttentionBlock():
+                self._attend(module)
             case ResnetGenerator() | UnetGenerator() | SkipBlock():
                 self.advance(module.model)
             case _:
@@ -88,7 +96,25 @@ class _Calibration:
         for index in range(len(past)):
             self.windows[index] = join(past[index], self.windows[index])
 
+    def _attend(self, block: AttentionBlock) -> None:
+        """The way down, the way up, and the gate between them, which sees both."""
+        down, up = block.ways()
+        self._settle()
+        past = list(self.windows)
+        self.advance(down)
+        self._settle()
+        gated = [block.gated(x, coarse) for x, coarse in zip(past, self.windows, strict=True)]
+        self.advance(up)
+        self._settle()
+        inner, self.windows = self.windows, gated
+        self.advance(block.W)
+        self._settle()
+        self.windows = [block.join(across, made) for across, made in zip(self.windows, inner, strict=True)]
+
     def _measure(self, norm: nn.Module) -> None:
+        if norm in self.kept:
+            self._apply(norm, running_moments(norm))
+            return
         held = sum(window.nbytes for window in self.windows)
         moments = []
         keep = False
@@ -101,8 +127,11 @@ class _Calibration:
                 self.windows[index] = activations
         if keep:
             self.pending.clear()
-        self.layers[self.names[norm]] = pooled = _pooled(moments)
-        scale, shift = scale_and_shift(norm, pooled)
+        self._apply(norm, _pooled(moments))
+
+    def _apply(self, norm: nn.Module, moments: Moments) -> None:
+        self.layers[self.names[norm]] = moments
+        scale, shift = scale_and_shift(norm, moments)
         self.pending.append(partial(_scaled, scale=scale, shift=shift))
 
     def _settle(self) -> None:

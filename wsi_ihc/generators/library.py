@@ -108,13 +108,20 @@ def generator_name(path: Path) -> str:
 
 
 def import_checkpoint(
-    file: str | Path, output: str, *, name: str | None = None, overwrite: bool = False, **facts: Any
+    file: str | Path,
+    output: str,
+    *,
+    part: str | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+    **facts: Any,
 ) -> tuple[Path, GeneratorCard]:
     """Turn a pix2pix-family checkpoint into a bundle at ``bundle_path(output)``; gives back its path and card.
 
     Args:
         file: what ``read_pix2pix_checkpoint`` understands.
         output: name or path of the bundle.
+        part: which generator, where the file holds several.
         name: on the card; by default the bundle's own.
         overwrite: replace an existing bundle.
         facts: further fields of the card; ``mpp`` and ``stain`` at least, which no checkpoint states.
@@ -124,15 +131,19 @@ def import_checkpoint(
         OutputError, StorageError: as ``save_bundle``.
     """
     file, path = Path(file), bundle_path(output)
-    architecture, state = read_pix2pix_checkpoint(file)
-    source = f"{file.name} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
+    architecture, state = read_pix2pix_checkpoint(file, part)
+    chosen = f", {part}" if part else ""
+    source = f"{file.name}{chosen} (sha256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
     card = make_card(name=name or path.stem, architecture=architecture, sources=(source,), **facts)
     return path, save_bundle(path, card, state, overwrite=overwrite).card
 
 
 def _found(name: str) -> Path:
     if _is_path(name):
-        return Path(name)
+        path = Path(name)
+        beside = path.with_name(f"{path.name}{SUFFIX}")
+        # The same words find a bundle that wrote it: the suffix may be left out.
+        return beside if beside.is_file() and not path.is_file() else path
     installed = installed_bundles()
     if name not in installed:
         known = ", ".join([*BUILT_IN, *installed])

@@ -8,7 +8,8 @@ absent dropout gives it up, exactly as in the published layouts.
 
 Sources of the architectures: Johnson et al. 2016 (arXiv 1603.08155) for the resnet, Isola et al. 2017
 (arXiv 1611.07004) for the U-Net and the initialisation, Odena et al. 2016 (doi 10.23915/distill.00003) for upsampling
-without a checkerboard.
+without a checkerboard, Zhang 2019 (arXiv 1904.11486) for blurred sampling, Oktay et al. 2018 (arXiv 1804.03999) for
+attention gates.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wsi_ihc.config import Settings
+from wsi_ihc.generators.attention import AttentionBlock
+from wsi_ihc.generators.blur import BlurDown, BlurUp
 from wsi_ihc.generators.builtin import Identity, Recolour
 
 Kind = Literal["resnet", "unet", "recolour", "identity"]
 Norm = Literal["batch", "instance", "none"]
-Upsampling = Literal["transposed", "resize", "bilinear"]
+Upsampling = Literal["transposed", "resize", "bilinear", "blurred"]
+Downsampling = Literal["strided", "blurred"]
+Padding = Literal["reflect", "zero"]
 
 LEARNED_KINDS = ("resnet", "unet")
 
@@ -46,7 +51,15 @@ class Architecture(Settings):
     """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
     upsampling: Upsampling = "transposed"
     """How a resnet doubles before a 3x3 convolution: by repeating each pixel (``resize``), or smoothly (``bilinear``);
-    or by ``transposed`` convolutions, as published, which may leave a checkerboard."""
+    or by ``transposed`` convolutions, as published, which may leave a checkerboard. ``blurred`` is the smooth doubling
+    of the antialiased resnets of CUT, ASP and PSPStain, before a convolution that pads with zeros."""
+    downsampling: Downsampling = "strided"
+    """How a resnet halves: by a convolution that steps two pixels, or by a convolution and then a blur that steps two
+    pixels (``blurred``, the antialiased resnets of CUT, ASP and PSPStain)."""
+    padding: Padding = "reflect"
+    """What a resnet's residual blocks see beyond the border: its reflection, or zeros (DeepLIIF)."""
+    attention: bool = False
+    """Whether a U-Net weights what it hands across by attention gates (BCI's ``attention_unet_32``)."""
     skips: bool = False
     """Whether a resnet adds what it saw at full and half resolution to what it paints there, so that fine detail need
     not pass through the quarter. No published checkpoint has them."""
@@ -58,7 +71,7 @@ class Architecture(Settings):
             case "resnet":
                 return f"resnet_{self.blocks}blocks"
             case "unet":
-                return f"unet_{2**self.downs}"
+                return f"{'attention_' if self.attention else ''}unet_{2**self.downs}"
             case _:
                 return self.kind
 
@@ -120,10 +133,11 @@ class ResnetGenerator(nn.Module):
         super().__init__()
         channels, norm = architecture.base_channels, architecture.norm
         inner: list[nn.Module] = [
-            ResidualBlock(4 * channels, norm, dropout=architecture.dropout) for _ in range(architecture.blocks)
+            ResidualBlock(4 * channels, norm, dropout=architecture.dropout, padding=architecture.padding)
+            for _ in range(architecture.blocks)
         ]
         for width in (2 * channels, channels):
-            halving = [*_conv_norm(width, 2 * width, 3, norm, stride=2, padding=1), nn.ReLU(inplace=True)]
+            halving = _halving(width, architecture.downsampling, norm)
             doubling = [*_doubling(2 * width, architecture.upsampling, norm), nn.ReLU(inplace=True)]
             inner = [*halving, *inner, *doubling]
             if architecture.skips:
@@ -159,14 +173,16 @@ class Detour(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + f(x)`` with two reflecting 3x3 convolutions in ``f``."""
+    """``x + f(x)`` with two 3x3 convolutions in ``f``."""
 
-    def __init__(self, channels: int, norm: Norm, *, dropout: bool) -> None:
+    def __init__(self, channels: int, norm: Norm, *, dropout: bool, padding: Padding = "reflect") -> None:
         super().__init__()
-        layers = [nn.ReflectionPad2d(1), *_conv_norm(channels, channels, 3, norm), nn.ReLU(inplace=True)]
+        reflection = [nn.ReflectionPad2d(1)] if padding == "reflect" else []
+        zeros = 0 if reflection else 1
+        layers = [*reflection, *_conv_norm(channels, channels, 3, norm, padding=zeros), nn.ReLU(inplace=True)]
         if dropout:
             layers.append(nn.Dropout(0.5))
-        layers += [nn.ReflectionPad2d(1), *_conv_norm(channels, channels, 3, norm)]
+        layers += [*reflection, *_conv_norm(channels, channels, 3, norm, padding=zeros)]
         self.conv_block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,11 +197,15 @@ class UnetGenerator(nn.Module):
         super().__init__()
         base, norm, downs = architecture.base_channels, architecture.norm, architecture.downs
         widths = [base * min(2**level, 8) for level in range(downs)]
-        block = SkipBlock(_inner_layers(widths[-2], widths[-1], norm, None))
+        block: nn.Module = SkipBlock(_inner_layers(widths[-2], widths[-1], norm, None))
         for level in reversed(range(1, downs - 1)):
             # Dropout belongs to the levels at full width above the bottleneck: three of them in unet_256.
             dropout = architecture.dropout and level >= 4
-            block = SkipBlock(_inner_layers(widths[level - 1], widths[level], norm, block, dropout=dropout))
+            layers = _inner_layers(
+                widths[level - 1], widths[level], norm, block, dropout=dropout, in_place=not architecture.attention
+            )
+            outer, inner = widths[level - 1], widths[level]
+            block = AttentionBlock(layers, outer, inner) if architecture.attention else SkipBlock(layers)
         doubled = 2 * widths[0]
         self.model = SkipBlock(
             [
@@ -220,16 +240,16 @@ class SkipBlock(nn.Module):
 
 
 def _inner_layers(
-    outer: int, inner: int, norm: Norm, block: nn.Module | None, *, dropout: bool = False
+    outer: int, inner: int, norm: Norm, block: nn.Module | None, *, dropout: bool = False, in_place: bool = True
 ) -> list[nn.Module]:
     """Layers of an inner level around ``block``; without one, of the bottleneck, which has no norm on its way down."""
     bias = _needs_bias(norm)
-    down: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
+    down: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=in_place), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
     if block is not None:
         down += [norm_layer(inner, norm), block]
     wide = 2 * inner if block is not None else inner
     up: list[nn.Module] = [
-        nn.ReLU(inplace=True),
+        nn.ReLU(inplace=in_place),
         nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=bias),
         norm_layer(outer, norm),
     ]
@@ -239,6 +259,16 @@ def _inner_layers(
 def _conv_norm(inside: int, outside: int, side: int, norm: Norm, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     conv = nn.Conv2d(inside, outside, side, stride, padding, bias=_needs_bias(norm))
     return [conv, norm_layer(outside, norm)]
+
+
+def _halving(channels: int, downsampling: Downsampling, norm: Norm) -> list[nn.Module]:
+    """Half the height and width, twice the channels."""
+    match downsampling:
+        case "strided":
+            return [*_conv_norm(channels, 2 * channels, 3, norm, stride=2, padding=1), nn.ReLU(inplace=True)]
+        case "blurred":
+            convolved = _conv_norm(channels, 2 * channels, 3, norm, padding=1)
+            return [*convolved, nn.ReLU(inplace=True), BlurDown()]
 
 
 def _doubling(channels: int, upsampling: Upsampling, norm: Norm) -> list[nn.Module]:
@@ -251,6 +281,8 @@ def _doubling(channels: int, upsampling: Upsampling, norm: Norm) -> list[nn.Modu
         case "resize" | "bilinear":
             up = nn.Upsample(scale_factor=2, mode="nearest" if upsampling == "resize" else "bilinear")
             return [up, nn.ReflectionPad2d(1), *_conv_norm(channels, half, 3, norm)]
+        case "blurred":
+            return [BlurUp(), *_conv_norm(channels, half, 3, norm, padding=1)]
 
 
 def norm_layer(channels: int, norm: Norm) -> nn.Module:

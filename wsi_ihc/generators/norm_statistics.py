@@ -64,6 +64,19 @@ def norm_layers(network: nn.Module) -> dict[str, Norm]:
     return {name: module for name, module in network.named_modules() if isinstance(module, Norm)}
 
 
+def running_moments(norm: nn.Module) -> Moments:
+    """The statistics that a BatchNorm gathered in training.
+
+    Raises:
+        GeneratorError: for a norm layer that has none, as InstanceNorm.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        kind = type(norm).__name__
+        raise GeneratorError(f"normalisation running: {kind} has no running statistics; use calibrated (or auto)")
+    return float64_array(mean), float64_array(variance)
+
+
 def float64_array(values: Tensor) -> NDArray[np.float64]:
     """A tensor's values, wherever it is, as float64 on the CPU."""
     array: NDArray[np.float64] = values.detach().double().cpu().numpy()

@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from wsi_ihc.errors import GeneratorError
 from wsi_ihc.generators.calibration import pool_statistics
 from wsi_ihc.generators.folding import apply_statistics
-from wsi_ihc.generators.norm_statistics import Norm, NormStatistics, float64_array, norm_layers
+from wsi_ihc.generators.norm_statistics import Norm, NormStatistics, norm_layers, running_moments
 
 Mode = Literal["running", "calibrated", "tile", "none"]
 
@@ -77,13 +76,7 @@ def running_statistics(network: nn.Module) -> NormStatistics:
     Raises:
         GeneratorError: for a norm layer that has none, as InstanceNorm.
     """
-    layers = {}
-    for name, norm in norm_layers(network).items():
-        if norm.running_mean is None or norm.running_var is None:
-            kind = type(norm).__name__
-            raise GeneratorError(f"normalisation running: {kind} has no running statistics; use calibrated (or auto)")
-        layers[name] = (float64_array(norm.running_mean), float64_array(norm.running_var))
-    return NormStatistics(layers)
+    return NormStatistics({name: running_moments(norm) for name, norm in norm_layers(network).items()})
 
 
 def _normalise_by_window(network: nn.Module) -> nn.Module:

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from wsi_ihc.generators.attention import AttentionBlock
+from wsi_ihc.generators.blur import BlurDown
 from wsi_ihc.generators.builtin import Identity, Recolour
 
 _LONGEST_STRIP_PX = 1 << 15
@@ -15,7 +17,10 @@ _LONGEST_STRIP_PX = 1 << 15
 
 def measure_alignment(network: nn.Module) -> int:
     """Windows must start on, and measure, multiples of this many pixels: the product of the strides on the way down."""
-    return math.prod(max(module.stride) for module in network.modules() if isinstance(module, nn.Conv2d))
+    # An attention gate compares two levels: its stride runs beside the one of its level.
+    beside = {gate.theta for gate in network.modules() if isinstance(gate, AttentionBlock)}
+    halving = [module for module in network.modules() if isinstance(module, nn.Conv2d | BlurDown)]
+    return math.prod(max(module.stride) for module in halving if module not in beside)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ class _TrimmedBlock(nn.Module):
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(layer for layer in block.conv_block if not _pads(layer)))
+        self.layers = nn.Sequential(*(_unpadded(layer) for layer in block.conv_block if not _pads(layer)))
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.layers(x)
@@ -75,6 +75,15 @@ def _trimmed(layers: nn.Sequential) -> tuple[nn.Sequential, int]:
             case _:
                 trimmed.append(layer)
     return nn.Sequential(*trimmed), margin
+
+
+def _unpadded(layer: nn.Module) -> nn.Module:
+    """A convolution that pads with zeros, without its padding; any other layer as it is."""
+    if not isinstance(layer, nn.Conv2d) or layer.padding == (0, 0):
+        return layer
+    unpadded = copy.copy(layer)
+    unpadded.padding = (0, 0)
+    return unpadded
 
 
 def _pads(layer: nn.Module) -> bool:

@@ -1,0 +1,51 @@
+"""A U-Net level that weights what it hands across by an attention gate (Oktay et al. 2018, arXiv 1804.03999).
+
+The gate compares the level's input with what its coarser levels made of it, and gives every place of the input a
+weight between 0 and 1. The layout of keys is that of BCI's ``attention_unet_32`` (Liu et al. 2022, arXiv 2204.11425).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class AttentionBlock(nn.Module):
+    """``[W(a(x, g) * x), f(x)]`` along the channels, where ``g`` is what ``f`` has at its coarsest.
+
+    Args:
+        layers: of ``f``: the way down, the coarser block, the way up. None of them may work in place on its input.
+        outer: channels of ``x``.
+        inner: channels at half the resolution; the coarser block gives twice as many.
+    """
+
+    def __init__(self, layers: list[nn.Module], outer: int, inner: int) -> None:
+        super().__init__()
+        # The published network normalises here by batch, whatever its other layers do.
+        self.W = nn.Sequential(nn.Conv2d(outer, outer, 1), nn.BatchNorm2d(outer))
+        self.theta = nn.Conv2d(outer, outer, 2, stride=2, bias=False)
+        self.phi = nn.Conv2d(2 * inner, outer, 1)
+        self.psi = nn.Conv2d(outer, 1, 1)
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, outer, h, w)`` to ``(n, 2 * outer, h, w)``; both sides even."""
+        down, up = self.ways()
+        coarse: Tensor = down(x)
+        return self.join(self.W(self.gated(x, coarse)), up(coarse))
+
+    def ways(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """The layers down to the coarser block and that block, and the layers up again."""
+        last = max(index for index, layer in enumerate(self.model) if hasattr(layer, "model"))
+        return self.model[: last + 1], self.model[last + 1 :]
+
+    def gated(self, x: Tensor, coarse: Tensor) -> Tensor:
+        """``x`` weighted by the gate, ``(n, outer, h, w)``; ``coarse`` is ``(n, 2 * inner, h / 2, w / 2)``."""
+        weight = torch.sigmoid(self.psi(functional.relu(self.theta(x) + self.phi(coarse))))
+        return functional.interpolate(weight, scale_factor=2.0, mode="bilinear", align_corners=False) * x
+
+    @staticmethod
+    def join(across: Tensor, inner: Tensor) -> Tensor:
+        """What is handed across, beside what comes back up."""
+        return torch.cat((across, inner), dim=1)
