@@ -143,7 +143,7 @@ def attention_unet(layers: Layers, x: Tensor, base: int = 2) -> Tensor:
 
 
 def with_twins(state: State, level: str = "model.model.1", levels: int = 3) -> State:
-    """The way down and the coarser level of every gated level once more under ``gating``, as published files have it."""
+    """Every gated level's way down and coarser level once more under ``gating``, as published files have them."""
     if levels == 0:
         return state
     state = with_twins(state, f"{level}.model.3", levels - 1)

@@ -23,6 +23,8 @@ _FEATURE_MAPS = 4.8
 included (docs/benchmarks.md)."""
 _SKIPPED_MAPS = 1.5
 """What skips hold meanwhile: ``base_channels`` maps at full resolution, and twice as many at half."""
+_BLURRED_MAPS = 2.6
+"""What a convolution before a blur takes more: twice ``base_channels`` maps at full resolution."""
 _PROCESS_BYTES = 450_000_000
 """What a process on a CPU takes besides: libraries, weights, the reader's cache, the allocator's reserve."""
 _CPU_BYTES = 2_000_000_000
@@ -40,6 +42,7 @@ class MemoryBudget:
     def of(cls, compute: ComputeSettings, architecture: Architecture, computation: Computation) -> MemoryBudget:
         dtype: torch.dtype = getattr(torch, computation.precision)
         maps = _FEATURE_MAPS + _SKIPPED_MAPS * architecture.skips
+        maps += _BLURRED_MAPS * (architecture.downsampling == "blurred")
         per_pixel = maps * architecture.base_channels * dtype.itemsize
         if computation.free_bytes is None:
             return cls(_CPU_BYTES if compute.memory == "auto" else compute.memory, _PROCESS_BYTES, per_pixel)
