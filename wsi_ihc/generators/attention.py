@@ -37,8 +37,9 @@ class AttentionBlock(nn.Module):
 
     def ways(self) -> tuple[nn.Sequential, nn.Sequential]:
         """The layers down to the coarser block and that block, and the layers up again."""
-        last = max(index for index, layer in enumerate(self.model) if hasattr(layer, "model"))
-        return self.model[: last + 1], self.model[last + 1 :]
+        layers = list(self.model)
+        after = 1 + max(index for index, layer in enumerate(layers) if hasattr(layer, "model"))
+        return nn.Sequential(*layers[:after]), nn.Sequential(*layers[after:])
 
     def gated(self, x: Tensor, coarse: Tensor) -> Tensor:
         """``x`` weighted by the gate, ``(n, outer, h, w)``; ``coarse`` is ``(n, 2 * inner, h / 2, w / 2)``."""

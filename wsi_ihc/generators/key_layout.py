@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 FIRST_LAYERS = {"model.1.weight": 7, "model.model.0.weight": 4}
 """The first convolution of a resnet and of a U-Net, and its side; what stands before it in a key is a wrapper's."""
 
-_BLOCK_LAYOUTS = {
+_BLOCK_LAYOUTS: Mapping[tuple[int, ...], tuple[str, bool]] = {
     (1, 5): ("reflect", False),
     (1, 6): ("reflect", True),
     (0, 3): ("zero", False),
