@@ -1,12 +1,12 @@
 """How true is virtual pan-cytokeratin? Generators against the 400 test pairs of HEMIT, with intervals by region.
 
     python scripts/hemit_ihc.py HEMIT/ pairs/
-    python -m trials.judging.hemit pairs/ panck recolour --pictures pictures/
+    python -m trials.judging.hemit pairs/ panck recolour he --pictures pictures/
 
-Each generator, and the H&E itself, is compared with the truth as ``scripts/hemit_ihc.py`` cleaned and painted it, with
-the fields of it that no rule doubts, and with the truth without any rule. As a map of epithelium its score is the DAB
-density averaged over 2 um (of the H&E itself the density of all light); the cut for Dice is chosen on the pairs that
-validate. Nothing else is fitted.
+Each generator, or the H&E itself (``he``), is compared with the truth as ``scripts/hemit_ihc.py`` cleaned and painted
+it, with the fields of it that no rule doubts, and with the truth without any rule. As a map of epithelium its score is
+the DAB density averaged over 2 um (of the H&E itself the density of all light); the cut for Dice is chosen on the
+pairs that validate. Nothing else is fitted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ BINS, MOST = 512, 1.5
 """Bins of a score between 0 and this density, from which the curves are computed."""
 SMOOTH_PX = 4
 """2 um at 0.5 um/px."""
-HE_ITSELF = "the H&E itself"
+HE_ITSELF = "he"
+"""The name that stands for the H&E itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, help="folder that scripts/hemit_ihc.py made")
-    parser.add_argument("generators", nargs="+", help="names, bundles or folders of runs")
+    parser.add_argument("generators", nargs="+", help="names, bundles or folders of runs; he is the H&E itself")
     parser.add_argument("--every", type=int, default=1, help="judge every so many pairs only")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--markdown", type=Path, help="write the tables of docs/results here")
@@ -69,7 +70,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     doubtful = _doubtful(arguments.pairs / "fields.csv")
     results = {}
-    for name in [*arguments.generators, HE_ITSELF]:
+    for name in arguments.generators:
         paint = (lambda he: he) if name == HE_ITSELF else _painter(name)
         test = _judge(arguments.pairs, "test", paint, name, arguments.every, arguments.pictures)
         threshold = best_threshold(pooled(j for j, _ in _judge(arguments.pairs, "val", paint, name, arguments.every)))
