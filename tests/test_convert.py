@@ -88,11 +88,10 @@ def test_a_different_grid_gives_the_same_bytes_where_arithmetic_is_exact(small_s
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-def test_dask_and_the_serial_loop_agree(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dask_and_the_serial_loop_agree(small_slide: Path, tmp_path: Path) -> None:
     settings = _settings("tiling.core_px=512", generator__name="recolour")
     convert_slide(small_slide, tmp_path / "dask.ome.tiff", settings)
-    monkeypatch.setattr("wsi_ihc.convert.run_dask", run_serial)
-    convert_slide(small_slide, tmp_path / "serial.ome.tiff", settings)
+    convert_slide(small_slide, tmp_path / "serial.ome.tiff", settings, executor=run_serial)
     assert (tmp_path / "dask.ome.tiff").read_bytes() == (tmp_path / "serial.ome.tiff").read_bytes()
 
 
@@ -199,7 +198,7 @@ def test_changed_settings_start_afresh_and_say_why(
         with pytest.raises(StorageError):
             convert_slide(small_slide, output, _settings(generator__name="identity"))
     convert_slide(small_slide, output, _settings(generator__name="identity", output__quality=70))
-    assert any("starting afresh" in message and "quality" in message for message in caplog.messages)
+    assert any("starting from the beginning" in message and "quality" in message for message in caplog.messages)
     assert verify_ome_tiff(output).ok
 
 

@@ -16,13 +16,11 @@ from dask.distributed import Client, LocalCluster, WorkerPlugin
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.conversion.cluster import Cluster, cluster_at, own_cluster
-from wsi_ihc.conversion.executors import run_dask
+from wsi_ihc.conversion.executors import Executor, run_dask
 from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.staining import BatchReport, StainingJob
 from wsi_ihc.convert import convert_slide
 from wsi_ihc.errors import ClusterError, DeviceError, StorageError, UnreadableSlideError
-
-Disturb = Callable[[int, Callable[[], object]], None]
 
 
 def _settings(**options: object) -> ConversionSettings:
@@ -46,22 +44,16 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out.ome.tiff"
 
 
-@pytest.fixture
-def disturbed(monkeypatch: pytest.MonkeyPatch) -> Disturb:
-    """Arranges that something happens once, when so many batches are done."""
+def disturbed(after: int, event: Callable[[], object]) -> Executor:
+    """Stains as usual, but ``event`` happens once, when so many batches are done."""
 
-    def arrange(after: int, event: Callable[[], object]) -> None:
-        to_come = [event]
+    def run(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+        for done, report in enumerate(run_dask(job, batches), start=1):
+            yield report
+            if done == after:
+                event()
 
-        def run(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
-            for done, report in enumerate(run_dask(job, batches), start=1):
-                yield report
-                if done == after and to_come:
-                    to_come.pop()()
-
-        monkeypatch.setattr("wsi_ihc.convert.run_dask", run)
-
-    return arrange
+    return run
 
 
 def _blocks(output: Path) -> int:
@@ -77,11 +69,11 @@ def _cut() -> None:
 
 
 class TestSlide:
-    def test_cut_short_while_it_is_read(self, slide: Path, truth: bytes, output: Path, disturbed: Disturb) -> None:
+    def test_cut_short_while_it_is_read(self, slide: Path, truth: bytes, output: Path) -> None:
         whole = slide.read_bytes()
-        disturbed(1, lambda: os.truncate(slide, 4096))
+        executor = disturbed(1, lambda: os.truncate(slide, 4096))
         with pytest.raises(UnreadableSlideError, match="bytes are there") as caught:
-            convert_slide(slide, output, _settings(compute__threads=1))
+            convert_slide(slide, output, _settings(compute__threads=1), executor=executor)
         assert "\n" not in str(caught.value)
         kept = _blocks(output)
         with pytest.raises(UnreadableSlideError):
@@ -90,12 +82,10 @@ class TestSlide:
         slide.write_bytes(whole)
         assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
 
-    def test_gone_before_the_run_is_continued(
-        self, slide: Path, truth: bytes, output: Path, disturbed: Disturb
-    ) -> None:
-        disturbed(5, _cut)
+    def test_gone_before_the_run_is_continued(self, slide: Path, truth: bytes, output: Path) -> None:
+        executor = disturbed(5, _cut)
         with pytest.raises(Cut):
-            convert_slide(slide, output, _settings())
+            convert_slide(slide, output, _settings(), executor=executor)
         kept = _blocks(output)
         away = slide.rename(slide.with_suffix(".away"))
         with pytest.raises(UnreadableSlideError, match="check the path"):
@@ -108,24 +98,23 @@ class TestSlide:
         self,
         slide: Path,
         output: Path,
-        disturbed: Disturb,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        disturbed(5, _cut)
+        executor = disturbed(5, _cut)
         with pytest.raises(Cut):
-            convert_slide(slide, output, _settings())
+            convert_slide(slide, output, _settings(), executor=executor)
         write_slide(slide, stained_island(1300, 1700, seed=1))
         report = convert_slide(slide, output, _settings())
-        assert any("starting afresh: source changed" in message for message in caplog.messages)
+        assert any("starting from the beginning: source changed" in message for message in caplog.messages)
         alone = convert_slide(slide, output.with_name("alone.ome.tiff"), _settings()).output
         assert report.output.read_bytes() == alone.read_bytes()
 
-    def test_another_one_while_it_is_read(self, slide: Path, output: Path, disturbed: Disturb) -> None:
+    def test_another_one_while_it_is_read(self, slide: Path, output: Path) -> None:
         other = slide.with_suffix(".other")
         write_slide(other, stained_island(1300, 1700, seed=1))
-        disturbed(3, lambda: other.replace(slide))
+        executor = disturbed(3, lambda: other.replace(slide))
         with pytest.raises(UnreadableSlideError, match="changed while it was read"):
-            convert_slide(slide, output, _settings())
+            convert_slide(slide, output, _settings(), executor=executor)
         assert not output.exists()
         report = convert_slide(slide, output, _settings())
         alone = convert_slide(slide, output.with_name("alone.ome.tiff"), _settings()).output
@@ -140,7 +129,6 @@ class TestStore:
         slide: Path,
         truth: bytes,
         output: Path,
-        disturbed: Disturb,
     ) -> None:
         """Without its mark a block would be white glass."""
         store = Path(f"{output}.blocks.zarr")
@@ -152,9 +140,9 @@ class TestStore:
                 for mark in list((store / "blocks").glob("[0-9]*"))[:3]:
                     mark.unlink()
 
-        disturbed(7, delete)
+        executor = disturbed(7, delete)
         with pytest.raises(StorageError, match="vanished") as caught:
-            convert_slide(slide, output, _settings())
+            convert_slide(slide, output, _settings(), executor=executor)
         assert "\n" not in str(caught.value)
         assert not output.exists()
         assert convert_slide(slide, output, _settings()).output.read_bytes() == truth
@@ -206,11 +194,10 @@ class TestWorkers:
         slide: Path,
         truth: bytes,
         output: Path,
-        disturbed: Disturb,
     ) -> None:
-        disturbed(3, lambda: os.kill(next(iter(workers.workers.values())).pid, signal.SIGKILL))
+        executor = disturbed(3, lambda: os.kill(next(iter(workers.workers.values())).pid, signal.SIGKILL))
         settings = _settings(compute__scheduler=workers.scheduler_address)
-        assert convert_slide(slide, output, settings).output.read_bytes() == truth
+        assert convert_slide(slide, output, settings, executor=executor).output.read_bytes() == truth
 
     def test_a_task_that_was_unlucky_is_sent_again(self, workers: LocalCluster, tmp_path: Path) -> None:
         with cluster_at(workers.scheduler_address) as cluster:
@@ -263,7 +250,6 @@ def test_a_scheduler_that_dies_is_one_line_and_soon(
     slide: Path,
     truth: bytes,
     output: Path,
-    disturbed: Disturb,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -271,9 +257,9 @@ def test_a_scheduler_that_dies_is_one_line_and_soon(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=str(tmp_path)
     ) as cluster:
         settings = _settings(compute__scheduler=cluster.scheduler_address)
-        disturbed(2, cluster.close)
+        executor = disturbed(2, cluster.close)
         with pytest.raises(ClusterError, match="run the same command again") as caught:
-            convert_slide(slide, output, settings)
+            convert_slide(slide, output, settings, executor=executor)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr("wsi_ihc.conversion.cluster._CONNECT_S", 0.5)
     with pytest.raises(ClusterError, match="no dask scheduler answers"):

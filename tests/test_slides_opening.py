@@ -197,11 +197,25 @@ class TestBrightfield:
         with pytest.raises(UnsupportedSlideError, match="shades of grey"):
             check_brightfield(field((0.5, GLASS), (0.5, (120, 121, 119))))
 
-    def test_dab_is_doubted(self) -> None:
-        assert "brown" in check_brightfield(field((0.5, GLASS), (0.4, BLUE), (0.1, BROWN)))[0]
+    @pytest.mark.parametrize("parts", [((0.4, BLUE), (0.1, BROWN)), ((0.1, PINK), (0.4, BROWN))])
+    def test_dab_is_refused_unless_any_stain_is_wanted(self, parts: tuple[tuple[float, tuple[int, int, int]]]) -> None:
+        slide = field((0.5, GLASS), *parts)
+        with pytest.raises(UnsupportedSlideError, match=r"IHC \(DAB\).*brown.*--any-stain"):
+            check_brightfield(slide)
+        (notice,) = check_brightfield(slide, any_stain=True)
+        assert (notice.code, notice.level) == ("stain", "warning")
+        assert "brown" in notice.text
+
+    def test_pigment_in_pink_tissue_is_only_doubted(self) -> None:
+        (notice,) = check_brightfield(field((0.5, GLASS), (0.4, PINK), (0.1, BROWN)))
+        assert "may be an IHC" in notice.text
 
     def test_haematoxylin_alone_is_doubted(self) -> None:
-        assert "does not look like H&E" in check_brightfield(field((0.5, GLASS), (0.5, BLUE)))[0]
+        assert "does not look like H&E" in check_brightfield(field((0.5, GLASS), (0.5, BLUE)))[0].text
+
+    def test_another_stain_is_a_notice_when_it_is_wanted(self) -> None:
+        (notice,) = check_brightfield(field((0.8, (2, 1, 9)), (0.2, (20, 30, 220))), any_stain=True)
+        assert "fluorescence" in notice.text
 
     def test_a_large_level_is_looked_at_in_patches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from wsi_ihc.slides import brightfield

@@ -143,6 +143,15 @@ class OutputSettings(Settings):
     """JPEG quality. 85 is what scanners use or better."""
 
 
+class CheckSettings(Settings):
+    """What is refused instead of converted with a warning. It does not change the pixels."""
+
+    strict: bool = False
+    """Refuse a slide whose output would carry a warning: a doubtful stain or pixel size, damaged or missing parts."""
+    any_stain: bool = False
+    """Convert a slide that shows strong evidence of another stain than H&E (IHC, fluorescence); a warning remains."""
+
+
 class ConversionSettings(Settings):
     """All of it. Sections can be written in YAML under their own names."""
 
@@ -153,6 +162,7 @@ class ConversionSettings(Settings):
     tiling: TilingSettings = TilingSettings()
     compute: ComputeSettings = ComputeSettings()
     output: OutputSettings = OutputSettings()
+    checks: CheckSettings = CheckSettings()
 
 
 _Model = TypeVar("_Model", bound=Settings)

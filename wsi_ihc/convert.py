@@ -7,10 +7,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wsi_ihc.config import ConversionSettings
-from wsi_ihc.conversion.executors import run_dask
+from wsi_ihc.conversion.account import RunAccount
+from wsi_ihc.conversion.executors import Executor, run_dask
+from wsi_ihc.conversion.identity import SlideIdentity
 from wsi_ihc.conversion.plan import ConversionPlan
 from wsi_ihc.conversion.preparation import Prepared, opened_view, prepare
 from wsi_ihc.conversion.progress import Progress, Silence
@@ -21,23 +22,25 @@ from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
 from wsi_ihc.generators import load_generator
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.machine.stopwatch import Stopwatch, peak_memory_mb
-from wsi_ihc.output.ometiff import Provenance, finish_ome_tiff, sidecar_path, write_ome_tiff, write_sidecar
+from wsi_ihc.notices import Notice
+from wsi_ihc.output.ometiff import check_ome_tiff, name_ome_tiff, write_ome_tiff
+from wsi_ihc.output.provenance import Provenance, read_sidecar, sidecar_path, write_sidecar
 from wsi_ihc.pyramid.layers import STAINED
-from wsi_ihc.slides.files import source_digest
 
 _COMPLETE = "complete"
-"""Kept in the store once the file is whole and checked, just before it gets its name."""
+"""Kept in the store when the file is complete and checked, just before it gets its name."""
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of one slide."""
+    """The output of one slide, and how it was made."""
 
     output: Path
     plan: ConversionPlan
     provenance: Provenance
-    run: dict[str, Any]
-    """What differs from run to run: seconds by stage, peak memory, device, notices. The sidecar holds it too."""
+    run: RunAccount
+    """Seconds by stage, peak memory, device and notices; the sidecar holds them too. They are those of the run that
+    wrote the output, also when this one only removed what that run had left behind."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class ConversionEstimate:
     batch_s: float
     overhead_s: float
     peak_memory_mb: float
-    notices: tuple[str, ...]
+    notices: tuple[Notice, ...]
 
     @property
     def seconds(self) -> float:
-        """Of the whole conversion, roughly."""
+        """Estimated wall seconds of the whole conversion."""
         return self.overhead_s + self.batch_s * len(self.plan.batches)
 
 
@@ -64,12 +67,13 @@ def convert_slide(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    executor: Executor = run_dask,
 ) -> ConversionReport:
     """Stains ``slide`` and writes the pyramid ``output``, an OME-TIFF, with a JSON of the same name beside it.
 
-    The output's name appears only when the file is complete and checked. A run that was cut off is continued by the
-    same call; one with other settings, another generator or a changed slide starts afresh and says so. Peak memory
-    does not depend on the size of the slide.
+    The output's name appears only when the file is complete and checked. The same call continues a run that was cut
+    off; with other settings, another generator or a changed slide it starts from the beginning and says so. Peak
+    memory does not depend on the size of the slide.
 
     Raises:
         WsiIhcError: one of its members (see ``wsi_ihc.errors``), naming the file, what was seen and what to do.
@@ -85,15 +89,18 @@ def convert_slide(
         with watch.stage("prepare"):
             bundle = load_generator(settings.generator.name)
             with opened_view(source, settings, bundle.card) as (view, notices):
-                prepared = prepare(source, view, bundle, settings, workspace.store, progress)
+                identity = SlideIdentity.of(source)
+                prepared = prepare(identity, view, notices, bundle, settings, workspace.store, progress)
         store = TileStore.attach(workspace.store)
         written = workspace.output.exists() and not overwrite
-        if written and not store.load_json(_COMPLETE):
+        if written and store.load_json(_COMPLETE) is not True:
             raise workspace.occupied()
-        run: dict[str, Any] = {}
         if not written:
-            _stain(prepared, store, progress, watch)
-            run = _write(prepared, notices, store, workspace, progress, watch)
+            _stain(prepared, store, executor, progress, watch)
+            _write(prepared, store, workspace, progress, watch)
+            _check_identity(prepared, workspace)
+            _finish(prepared, store, workspace, progress, watch)
+        run = _told(workspace, prepared, watch)
         workspace.discard()
     return ConversionReport(workspace.output, prepared.plan, prepared.provenance, run)
 
@@ -103,7 +110,7 @@ def estimate_conversion(
 ) -> ConversionEstimate:
     """Plans the conversion of ``slide`` and stains one batch of it to measure the time; writes nothing.
 
-    On this machine, also where a cluster is to do it.
+    It measures on this machine, also when a cluster is to do the conversion.
 
     Raises:
         WsiIhcError: what ``convert_slide`` would raise before its first block.
@@ -114,7 +121,8 @@ def estimate_conversion(
     bundle = load_generator(settings.generator.name)
     with tempfile.TemporaryDirectory(prefix="wsi-ihc-") as folder:
         with opened_view(source, settings, bundle.card) as (view, notices):
-            prepared = prepare(source, view, bundle, settings, Path(folder) / "blocks.zarr", progress)
+            identity = SlideIdentity.of(source)
+            prepared = prepare(identity, view, notices, bundle, settings, Path(folder) / "blocks.zarr", progress)
         progress.stage("measuring one batch")
         with closing(Staining.open(prepared.job)) as staining:
             middle = prepared.plan.batches[len(prepared.plan.batches) // 2]
@@ -127,7 +135,7 @@ def estimate_conversion(
     return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), notices)
 
 
-def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stopwatch) -> None:
+def _stain(prepared: Prepared, store: TileStore, executor: Executor, progress: Progress, watch: Stopwatch) -> None:
     """Runs every batch that has an unfinished block. ``stain`` is wall time; its parts are summed over threads."""
     finished = store.finished()
     waiting = [batch for batch in prepared.plan.batches if not finished.issuperset(batch)]
@@ -137,57 +145,71 @@ def _stain(prepared: Prepared, store: TileStore, progress: Progress, watch: Stop
     if not waiting:
         return
     with watch.stage("stain"):
-        for report in run_dask(prepared.job, waiting):
+        for report in executor(prepared.job, waiting):
             progress.advance(report.blocks)
             watch.add("stain: read", report.read_s)
             watch.add("stain: generator", report.stain_s)
             watch.add("stain: encode", report.encode_s)
 
 
-def _check_whole(prepared: Prepared, store: TileStore) -> None:
-    """What was written is the whole of one slide.
+def _write(prepared: Prepared, store: TileStore, workspace: Workspace, progress: Progress, watch: Stopwatch) -> None:
+    """Writes the whole output under its temporary name.
 
     Raises:
         StorageError: blocks have vanished from the store, which would have become glass.
-        UnreadableSlideError: another slide lies under the name, of which some blocks may be.
     """
-    source, finished = prepared.job.source, store.finished()
-    if gone := prepared.plan.blocks - sum(len(finished.intersection(batch)) for batch in prepared.plan.batches):
-        raise StorageError(
-            f"{store.path}: {gone} of {prepared.plan.blocks} blocks have vanished; run the same command again, "
-            "it makes them anew"
-        )
-    # A slide that is gone by now was there while it was read.
-    if source.exists() and source_digest(source) != prepared.source_digest:
-        raise UnreadableSlideError(
-            f"{source}: has changed while it was read; run the same command again, it starts afresh"
-        )
-
-
-def _write(
-    prepared: Prepared,
-    notices: tuple[str, ...],
-    store: TileStore,
-    workspace: Workspace,
-    progress: Progress,
-    watch: Stopwatch,
-) -> dict[str, Any]:
-    """Writes the file and the sidecar, checks the file, and only then gives it its name; returns the run's account."""
     progress.stage("writing")
     with watch.stage("write"):
         with store.finished_pyramids() as pyramids:
             write_ome_tiff(pyramids[STAINED], workspace.part, prepared.provenance)
-        _check_whole(prepared, store)
-    run = {
-        "seconds": watch.rounded(),
-        "peak_memory_mb": peak_memory_mb(),
-        "blocks": prepared.plan.blocks,
-        "megapixels": round(prepared.plan.megapixels, 3),
-        "notices": list(notices),
-    }
-    write_sidecar(workspace.part, prepared.provenance, run, output=workspace.output)
-    # A run that is killed from here on has nothing left to do but to check the file and give it its name.
-    store.save_json(_COMPLETE, True)
+    finished = store.finished()
+    if gone := prepared.plan.blocks - sum(len(finished.intersection(batch)) for batch in prepared.plan.batches):
+        raise StorageError(
+            f"{store.path}: {gone} of {prepared.plan.blocks} blocks have vanished; run the same command again, "
+            "it makes them again"
+        )
+
+
+def _check_identity(prepared: Prepared, workspace: Workspace) -> None:
+    """Discards all blocks when the slide is no longer the one that was read: they may mix two slides.
+
+    Raises:
+        UnreadableSlideError: it is another one.
+    """
+    if not prepared.identity.is_kept():
+        workspace.discard()
+        raise UnreadableSlideError(
+            f"{prepared.identity.path}: changed while it was read; run the same command again, it starts from the "
+            "beginning"
+        )
+
+
+def _finish(prepared: Prepared, store: TileStore, workspace: Workspace, progress: Progress, watch: Stopwatch) -> None:
+    """Checks the file, writes the sidecar, and only then gives the file its name."""
     progress.stage("checking")
-    finish_ome_tiff(workspace.part, workspace.output)
-    return run
+    with watch.stage("check"):
+        check_ome_tiff(workspace.part)
+    account = _account(prepared, watch)
+    write_sidecar(workspace.part, prepared.provenance, account.to_json(), output=workspace.output)
+    # A run that is killed from here on has nothing left to do but to give the file its name.
+    store.save_json(_COMPLETE, True)
+    name_ome_tiff(workspace.part, workspace.output)
+
+
+def _account(prepared: Prepared, watch: Stopwatch) -> RunAccount:
+    return RunAccount(
+        seconds=watch.rounded(),
+        peak_memory_mb=peak_memory_mb(),
+        blocks=prepared.plan.blocks,
+        megapixels=round(prepared.plan.megapixels, 3),
+        device=prepared.provenance.device,
+        notices=prepared.notices,
+    )
+
+
+def _told(workspace: Workspace, prepared: Prepared, watch: Stopwatch) -> RunAccount:
+    """The account in the sidecar; this run's own where the sidecar is gone or damaged."""
+    try:
+        return RunAccount.from_json(read_sidecar(workspace.output).get("run"))
+    except ValueError:
+        return _account(prepared, watch)

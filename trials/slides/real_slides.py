@@ -74,7 +74,7 @@ def seen_by_bioformats(output: Path) -> str | None:
 def row(name: str, report: ConversionReport, assumed: bool) -> list[str]:
     """The cells of one slide, in the order of ``HEADS``."""
     plane, made = report.plan.size, report.provenance
-    seconds = sum(value for stage, value in report.run["seconds"].items() if ":" not in stage)
+    seconds = report.run.total_s
     return [
         name,
         made.reader,
@@ -83,7 +83,7 @@ def row(name: str, report: ConversionReport, assumed: bool) -> list[str]:
         f"{seconds:.1f}",
         f"{report.output.stat().st_size / 1e6:.2f}",
         seen_by_bioformats(report.output) or "",
-        "; ".join(report.run["notices"]),
+        "; ".join(str(notice) for notice in report.run.notices),
     ]
 
 

@@ -108,12 +108,12 @@ def _show_estimate(estimate: ConversionEstimate) -> None:
 
 
 def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
-    made, seconds = report.provenance, report.run.get("seconds", {})
+    made = report.provenance
     size = report.output.stat().st_size
     click.echo(
         f"{report.output}: {report.plan.size.width} x {report.plan.size.height} px at {made.mpp:.4g} um/px, "
         f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "
-        f"{duration(sum(seconds.get(stage, 0.0) for stage in ('prepare', 'stain', 'write', 'check')))}"
+        f"{duration(report.run.total_s)}"
     )
     click.echo(f"{RESEARCH_USE_ONLY} {standing(card)}".rstrip())
 

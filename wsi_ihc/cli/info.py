@@ -52,7 +52,7 @@ def _facts(slide: SlideReader, wanted: float) -> dict[str, Any]:
     """Facts about the slide, as plain data for JSON."""
     from wsi_ihc.slides import check_brightfield
 
-    stain = check_brightfield(slide)
+    stain = check_brightfield(slide, any_stain=True)
     return {
         "path": str(slide.path),
         "reader": slide.name,
@@ -77,7 +77,7 @@ def _facts(slide: SlideReader, wanted: float) -> dict[str, Any]:
         "plane": slide.contents.plane,
         "working": _working(slide, wanted),
         "properties": dict(slide.properties),
-        "notices": [*slide.notices, *stain],
+        "notices": [str(notice) for notice in (*slide.notices, *stain)],
     }
 
 

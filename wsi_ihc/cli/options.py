@@ -70,6 +70,14 @@ _CONVERSION_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--reader",
         {"type": click.Choice(["auto", "openslide", "tiffslide"]), "help": "Library that reads the slide."},
     ),
+    "checks__strict": (
+        "--strict",
+        {"is_flag": True, "default": None, "help": "Refuse a slide whose output would carry a warning."},
+    ),
+    "checks__any_stain": (
+        "--any-stain",
+        {"is_flag": True, "default": None, "help": "Convert other stains than H&E too, with a warning."},
+    ),
 }
 
 _SETTINGS_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from wsi_ihc.conversion.progress import Progress, Silence
+from wsi_ihc.conversion.progress import Progress, Silence, Stage
 
 _LOG_INTERVAL_S = 30.0
 
@@ -33,7 +33,7 @@ def conversion_progress(quiet: bool) -> Generator[Progress]:
 class _Lines:
     """Prints a line at each stage, and every half minute while blocks are stained."""
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: Stage) -> None:
         click.echo(name, err=True)
 
     def start(self, done: int, total: int, megapixels: float) -> None:
@@ -78,7 +78,7 @@ class _Bar:
         self._progress = progress
         self._task = progress.add_task("opening", total=None, rate=0.0)
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: Stage) -> None:
         self._progress.update(self._task, description=name)
 
     def start(self, done: int, total: int, megapixels: float) -> None:

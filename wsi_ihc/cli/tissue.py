@@ -55,7 +55,7 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, as_
     _check_inputs_stay([path for path in (output, overlay) if path], [slide, Path(settings.tissue.source)])
     started = time.perf_counter()
     with closing(open_slide(slide, settings.slide)) as reader:
-        for notice in (*reader.notices, *check_brightfield(reader)):
+        for notice in (*reader.notices, *check_brightfield(reader, any_stain=True)):
             click.echo(f"{slide.name}: {notice}", err=True)
         view = SlideView.at(reader, None)
         mask = find_tissue(view, settings.tissue)

@@ -41,7 +41,7 @@ class Computation:
         return cls(device.type, str(dtype).removeprefix("torch."), backend, free, torch.get_num_threads())
 
     @classmethod
-    def at_work(cls, compute: ComputeSettings, graph: Graph) -> Computation:
+    def for_run(cls, compute: ComputeSettings, graph: Graph) -> Computation:
         """Here, or on a worker of the scheduler that the settings name: this machine may have no GPU where they have.
 
         Raises:

@@ -1,13 +1,13 @@
-"""Who runs the batches: a serial loop, the reference that tests compare with, or dask.distributed.
+"""What runs the batches: a serial loop, the reference that tests compare with, or dask.distributed.
 
-Both take a job and the batches that are to be done, and yield a report per batch as they end, in any order.
+Both take a job and the batches that are left, and yield a report for each batch when it ends, in any order.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +20,9 @@ from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.staining import BatchReport, Staining, StainingJob
 from wsi_ihc.errors import ClusterError
 from wsi_ihc.machine.processors import processors
+
+Executor = Callable[[StainingJob, Sequence[Batch]], Iterator[BatchReport]]
+"""Stains every batch of a job; ``convert_slide`` takes any."""
 
 _TASK_S = 0.25
 """A scheduler handles a few hundred tasks a second, and a task costs this process some milliseconds whatever it does:

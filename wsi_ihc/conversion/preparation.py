@@ -1,8 +1,7 @@
-"""Everything that is settled before the first block is stained: plane, tissue, statistics, plan, store."""
+"""What is settled before the first block is stained: the plane, the store, the plan, the provenance."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -10,34 +9,31 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from wsi_ihc.config import ConversionSettings
+from wsi_ihc.conversion.account import numbered, refuse_doubts
 from wsi_ihc.conversion.block_size import USUAL_CORE_PX, MemoryBudget, choose_core_px
-from wsi_ihc.conversion.calibration_windows import read_calibration_windows
 from wsi_ihc.conversion.computation import Computation
-from wsi_ihc.conversion.glass import SIDE_PX, slide_glass, stained_glass
+from wsi_ihc.conversion.findings import Findings, find, find_glass
+from wsi_ihc.conversion.fingerprint import Fingerprint, fingerprint, settled
+from wsi_ihc.conversion.identity import SlideIdentity
 from wsi_ihc.conversion.plan import ConversionPlan, plan_conversion
 from wsi_ihc.conversion.progress import Progress
-from wsi_ihc.conversion.staining import StainingJob, load_stainer
+from wsi_ihc.conversion.staining import StainingJob
 from wsi_ihc.conversion.store import StaleStoreError, StoreLayout, TileStore
-from wsi_ihc.errors import SettingsError, UnsupportedSlideError
-from wsi_ihc.generators import Architecture, Bundle, GeneratorCard, NormStatistics, resolve_mode
-from wsi_ihc.generators.calibration import pool_statistics
-from wsi_ihc.generators.device import Graph, choose_device
+from wsi_ihc.errors import SettingsError
+from wsi_ihc.generators import Architecture, Bundle, GeneratorCard, resolve_mode
+from wsi_ihc.generators.device import Graph
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.normalisation import Mode
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
+from wsi_ihc.notices import Notice, as_notices
 from wsi_ihc.output.provenance import Provenance
-from wsi_ihc.pyramid.codecs import WHITE, Colour
+from wsi_ihc.pyramid.codecs import Colour
 from wsi_ihc.pyramid.layers import STAINED, Layer
 from wsi_ihc.slides import SlideView, check_brightfield, open_slide
-from wsi_ihc.slides.files import source_digest
-from wsi_ihc.tissue import TissueMask, find_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -52,35 +48,40 @@ class Prepared:
     job: StainingJob
     plan: ConversionPlan
     provenance: Provenance
-    source_digest: str
-    """Of the slide as it was found."""
+    identity: SlideIdentity
+    """The slide as it was found."""
+    notices: tuple[Notice, ...]
 
 
 @contextmanager
 def opened_view(
     source: Path, settings: ConversionSettings, card: GeneratorCard
-) -> Generator[tuple[SlideView, tuple[str, ...]]]:
-    """The slide at the generator's resolution, or at the one that the settings ask for, and what a user should know.
+) -> Generator[tuple[SlideView, tuple[Notice, ...]]]:
+    """The slide at the generator's resolution, or at the one that the settings ask for, and the notices about it.
 
     Raises:
         SlideError: the slide cannot be read, is no brightfield slide, or its pixel size is unknown or too coarse.
     """
     with closing(open_slide(source, settings.slide)) as slide:
-        notices = (*slide.notices, *check_brightfield(slide))
+        doubts = check_brightfield(slide, any_stain=settings.checks.any_stain)
+        notices = (*as_notices(slide.notices, "slide"), *doubts)
         for notice in notices:
             logger.warning("%s", notice)
+        if settings.checks.strict:
+            refuse_doubts(source, notices)
         wanted = settings.resolution.mpp or card.mpp
         view = SlideView.at(slide, wanted, tolerance=settings.resolution.tolerance)
         if view.mpp is None:
-            # A generator for any resolution does not need it; whoever measures on the output does.
+            # A generator for any resolution does not need the pixel size; measurements on the output do.
             SlideView.at(slide, 0.5)
         logger.info("%s reads level %d of %s, %s px", slide.name, view.level, source.name, view.size)
         yield view, notices
 
 
 def prepare(
-    source: Path,
+    identity: SlideIdentity,
     view: SlideView,
+    notices: tuple[Notice, ...],
     bundle: Bundle,
     settings: ConversionSettings,
     store_path: Path,
@@ -88,7 +89,7 @@ def prepare(
 ) -> Prepared:
     """Opens or begins the store at ``store_path`` and settles everything that the pixels depend on.
 
-    What an earlier run of the same settings has found out (tissue, statistics, batch size) is taken from its store.
+    The findings of an earlier run of the same settings, its batch size and its threads are taken from its store.
 
     Raises:
         UnsupportedSlideError: no tissue was found.
@@ -97,24 +98,29 @@ def prepare(
     halo_px, align_px = choose_halo(network, settings), measure_alignment(network)
     architecture = bundle.card.architecture
     mode = resolve_mode(network, settings.generator.normalisation)
-    computation = Computation.at_work(settings.compute, _graph(architecture, mode))
-    fingerprint = _fingerprint(source, bundle, settings, halo_px, computation.recorded)
+    computation = Computation.for_run(settings.compute, _graph(architecture, mode))
+    wanted = settled(
+        fingerprint(identity.digest, settings, f"{bundle.card.name} {bundle.card.sha256}"),
+        halo_px=halo_px,
+        batch_size=settings.compute.batch_size,
+        computation=computation.recorded,
+    )
     budget = MemoryBudget.of(settings.compute, architecture, computation)
 
     any_core = settings.tiling.core_px == "auto"
     core_px = USUAL_CORE_PX if settings.tiling.core_px == "auto" else settings.tiling.core_px
     layer = Layer(STAINED, settings.output.compression, settings.output.quality)
     layout = StoreLayout(view.size, core_px, (layer,), view.mpp)
-    store = _earlier_store(store_path, layout, fingerprint, any_core=any_core)
-    findings = _Findings.kept_in(store, view) if store else None
+    store = _earlier_store(store_path, layout, wanted, any_core=any_core)
+    findings = Findings.kept_in(store, view.size) if store else None
     if store is None or findings is None:
-        findings = _find(source, view, network, mode, settings, progress)
+        findings = find(identity.path, view, network, mode, settings, progress)
         if any_core and mode != "tile":
             chosen = choose_core_px(architecture, findings.mask, halo_px=halo_px, align_px=align_px, budget=budget)
             layout = replace(layout, core_px=chosen)
         if architecture.kind in LEARNED_KINDS:
-            layout = replace(layout, layers=(replace(layer, fill=_glass(view, findings, settings, align_px)),))
-        store = TileStore.create(store_path, layout, fingerprint, findings.to_arrays())
+            layout = replace(layout, layers=(replace(layer, fill=find_glass(view, findings, settings, align_px)),))
+        store = TileStore.create(store_path, layout, wanted, findings.to_arrays())
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     mask = findings.mask
@@ -123,10 +129,14 @@ def prepare(
     )
     anywhere = _anywhere(settings, computation)
     threads = _kept_number(store, "threads", lambda: computation.threads)
-    job = StainingJob(source.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path, threads)
+    job = StainingJob(
+        identity.path.absolute(), anywhere, view.mpp, plan.grid, mask, findings.statistics, store.path, threads
+    )
     glass = store.layout.layer(STAINED).fill
-    provenance = _provenance(source, view, bundle.card, settings, job, mode, glass, computation.recorded)
-    return Prepared(job, plan, provenance, fingerprint["source"])
+    provenance = _provenance(
+        identity.path, view, bundle.card, settings, job, mode, glass, computation.recorded, notices
+    )
+    return Prepared(job, plan, provenance, identity, notices)
 
 
 def _graph(architecture: Architecture, mode: Mode) -> Graph:
@@ -153,107 +163,23 @@ def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:
     return halo
 
 
-def _earlier_store(path: Path, layout: StoreLayout, fingerprint: dict[str, Any], *, any_core: bool) -> TileStore | None:
-    """The store of an earlier run when it was made from the same things; says why not."""
+def _earlier_store(path: Path, layout: StoreLayout, wanted: Fingerprint, *, any_core: bool) -> TileStore | None:
+    """The store of an earlier run if that had the same fingerprint; else None, and a line in the log says why."""
     try:
-        return TileStore.open(path, layout, fingerprint, any_core=any_core)
+        return TileStore.open(path, layout, wanted, any_core=any_core)
     except FileNotFoundError:
         return None
     except StaleStoreError as stale:
-        logger.warning("starting afresh: %s", "; ".join(stale.differences))
+        logger.warning("starting from the beginning: %s", "; ".join(stale.differences))
         return None
 
 
-def _fingerprint(
-    source: Path, bundle: Bundle, settings: ConversionSettings, halo_px: int, computation: dict[str, str]
-) -> dict[str, Any]:
-    """Everything that the pixels depend on. The grid is in the store's layout."""
-    kept = settings.model_dump(mode="json", exclude={"compute", "tiling", "output"})
-    kept["generator"] |= {"name": bundle.card.name, "sha256": bundle.card.sha256}
-    if settings.tissue.source not in ("auto", "none"):
-        kept["tissue"]["sha256"] = _file_digest(Path(settings.tissue.source))
-    return {
-        "source": source_digest(source),
-        "settings": kept,
-        "batch_size": settings.compute.batch_size,
-        "halo_px": halo_px,
-        "version": version("wsi-ihc"),
-        **computation,
-    }
-
-
 def _anywhere(settings: ConversionSettings, computation: Computation) -> ConversionSettings:
-    """The same settings for a worker that stands in another folder, on another machine."""
+    """The same settings for a worker that runs in another folder or on another machine."""
     generator = settings.generator
     if Path(generator.name).exists():
         generator = generator.model_copy(update={"name": str(Path(generator.name).absolute())})
     return settings.model_copy(update={"generator": generator, "compute": computation.settle(settings.compute)})
-
-
-def _file_digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None  # find_tissue says what is wrong with it
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """What is found out once for a slide, before its first block, and kept in the store."""
-
-    mask: TissueMask
-    statistics: NormStatistics | None
-    """Of a generator that is calibrated."""
-
-    @classmethod
-    def kept_in(cls, store: TileStore, view: SlideView) -> _Findings | None:
-        """What an earlier run has found; None where a power cut has taken it."""
-        tissue, statistics = store.finding("tissue"), store.finding("statistics")
-        if tissue is None or statistics is None:
-            return None
-        mask = TissueMask(tissue["pixels"], float(tissue["downsample"]), view.size)
-        return cls(mask, NormStatistics.from_arrays(statistics) if statistics else None)
-
-    def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """For the store, by name."""
-        return {
-            "tissue": {"pixels": self.mask.pixels, "downsample": np.array(self.mask.downsample)},
-            "statistics": self.statistics.to_arrays() if self.statistics else {},
-        }
-
-
-def _find(
-    source: Path, view: SlideView, network: nn.Module, mode: str, settings: ConversionSettings, progress: Progress
-) -> _Findings:
-    """Tissue, and the statistics of its windows where the generator wants them.
-
-    Raises:
-        UnsupportedSlideError: there is no tissue.
-    """
-    progress.stage("finding tissue")
-    mask = find_tissue(view, settings.tissue)
-    if not mask.pixels.any():
-        raise UnsupportedSlideError(
-            f"{source}: no tissue found; check the slide, give the tissue with --tissue FILE.geojson, "
-            "or stain everything with --tissue none"
-        )
-    if mode != "calibrated":
-        return _Findings(mask, None)
-    progress.stage("calibrating")
-    side = -(-settings.generator.calibration_px // measure_alignment(network)) * measure_alignment(network)
-    sample = read_calibration_windows(view, mask, count=settings.generator.calibration_tiles, side_px=side)
-    # Done here, also when the blocks are stained elsewhere: the device of the settings may be there only.
-    device = "auto" if settings.compute.scheduler else settings.compute.device
-    return _Findings(mask, pool_statistics(network, sample, device=choose_device(device)))
-
-
-def _glass(view: SlideView, findings: _Findings, settings: ConversionSettings, align_px: int) -> Colour:
-    """The colour that the generator gives to the slide's glass, the same on every device; white where there is none."""
-    if findings.mask.pixels.all():
-        return WHITE
-    plain = settings.compute.model_copy(update={"device": "cpu", "precision": "float32", "backend": "torch"})
-    stainer = load_stainer(settings.model_copy(update={"compute": plain}), findings.statistics)
-    return stained_glass(stainer, slide_glass(view, findings.mask), -(-SIDE_PX // align_px) * align_px)
 
 
 def _kept_batch_size(
@@ -286,6 +212,7 @@ def _provenance(
     mode: str,
     glass: Colour,
     computation: dict[str, str],
+    notices: tuple[Notice, ...],
 ) -> Provenance:
     slide = view.slide
     tissue = settings.tissue.source
@@ -316,6 +243,7 @@ def _provenance(
         backend=computation["backend"],
         compression=settings.output.compression,
         quality=settings.output.quality if settings.output.compression == "jpeg" else None,
+        notices=numbered(notices),
         versions={name: version(name) for name in ("wsi-ihc", "torch", computation["backend"])},
     )
 

@@ -73,6 +73,8 @@ class Provenance(BaseModel):
     """The H&E scanner's profile does not describe a virtual stain."""
     versions: dict[str, str] = {}
     """wsi-ihc, torch and what else decides the pixels."""
+    notices: dict[str, str] = {}
+    """What a user should know about this image: text by code, such as ``stain`` or ``pixel-size``."""
     notice: str = RESEARCH_USE_ONLY
 
     @field_validator("*", mode="before")
@@ -104,6 +106,15 @@ class Provenance(BaseModel):
 def sidecar_path(output: Path) -> Path:
     """``slide_ihc.json`` for ``slide_ihc.ome.tiff``."""
     return output.with_name(_TIFF_SUFFIX.sub("", output.name) + ".json")
+
+
+def read_sidecar(output: Path) -> dict[str, Any]:
+    """The JSON beside ``output``; empty when it is absent or damaged."""
+    try:
+        content = json.loads(sidecar_path(output).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *, output: Path | None = None) -> Path:

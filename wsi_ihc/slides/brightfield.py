@@ -1,4 +1,4 @@
-"""Is this a brightfield slide, and does it look like H&E? Asked once, of a few pixels from all over it."""
+"""Whether a slide is brightfield and looks like H&E, judged once by a few pixels from all over it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.machine.processors import processors
+from wsi_ihc.notices import Notice
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides.reader import SlideReader
 
@@ -23,44 +24,66 @@ ENOUGH_PX = 256
 """Fewer coloured pixels say nothing about a stain."""
 
 
-def check_brightfield(slide: SlideReader) -> tuple[str, ...]:
-    """Refuse fluorescence and greyscale; return notices when the stain does not look like H&E.
+def check_brightfield(slide: SlideReader, *, any_stain: bool = False) -> tuple[Notice, ...]:
+    """Refuses a slide that shows strong evidence of not being H&E; notices for weaker evidence.
 
-    Thresholds were set on H&E and IHC fields of a dozen laboratories: brown pixels are below 1 % of the tissue in
-    H&E and above 12 % in clear DAB, pinkish ones above 50 % in H&E and below 20 % in weak DAB with haematoxylin.
+    ``any_stain`` turns the refusal into a notice. Thresholds were set on H&E and IHC fields of a dozen laboratories:
+    at most 0.3 % of the tissue is brown in H&E, pens included, and 4 % and more in DAB with haematoxylin; above 50 %
+    of it is pinkish in H&E without ink, and below 20 % in weak DAB. Pigment and old blood are brown too, but lie in
+    pink tissue: brown alone is evidence only where it covers most of the tissue.
 
     Raises:
-        UnsupportedSlideError: a dark background, or no colour at all.
-        UnreadableSlideError: damaged.
+        UnsupportedSlideError: a dark background, no colour at all, or DAB.
+        UnreadableSlideError: the slide is damaged.
     """
     pixels = _look(slide)
-    darkest, brightest = pixels.min(axis=1), pixels.max(axis=1)
-    name = slide.path or slide.name
-    if np.mean(brightest < 50) > 0.4 and np.mean(darkest > 140) < 0.05:
+    evidence = _strong_evidence(pixels)
+    if evidence and not any_stain:
         raise UnsupportedSlideError(
-            f"{name}: brightfield RGB expected, found a dark background, as in fluorescence or an inverted image"
+            f"{slide.path or slide.name}: H&E in brightfield RGB expected, found {evidence}; check the slide, or "
+            "convert it all the same with --any-stain"
         )
+    doubt = f"{evidence[:1].upper()}{evidence[1:]}: H&E is expected" if evidence else _weak_evidence(pixels)
+    return (Notice("stain", doubt),) if doubt else ()
+
+
+def _strong_evidence(pixels: NDArray[np.uint8]) -> str:
+    """What the slide shows instead of H&E; empty when it may be H&E."""
+    darkest, brightest = pixels.min(axis=1), pixels.max(axis=1)
+    if np.mean(brightest < 50) > 0.4 and np.mean(darkest > 140) < 0.05:
+        return "a dark background, as in fluorescence or an inverted image"
     content = darkest < 230
     if np.count_nonzero(content) >= ENOUGH_PX and np.quantile((brightest - darkest)[content], 0.999) <= 4:
-        raise UnsupportedSlideError(f"{name}: brightfield RGB expected, found shades of grey")
-    return _doubts(pixels)
+        return "shades of grey"
+    brown, pink = _brown_and_pink(pixels)
+    if brown > 0.6 or (brown > 0.04 and pink < 0.5):
+        return f"an IHC (DAB) stain: {brown:.0%} of the tissue is brown"
+    return ""
 
 
-def _doubts(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
-    """What speaks against H&E. Optical densities: haematoxylin takes red, eosin green, DAB blue most."""
+def _weak_evidence(pixels: NDArray[np.uint8]) -> str:
+    """What speaks against H&E without proving another stain; empty when nothing does."""
+    brown, pink = _brown_and_pink(pixels)
+    if brown > 0.05:
+        return f"{brown:.0%} of the tissue is brown: this may be an IHC (DAB) slide, H&E is expected"
+    if pink < 0.4:
+        return f"only {pink:.0%} of the tissue is pink or purple: this does not look like H&E"
+    return ""
+
+
+def _brown_and_pink(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Shares of the tissue; 0 and 1 where there is too little of it.
+
+    Optical densities: haematoxylin absorbs most in red, eosin in green, DAB in blue.
+    """
     red, green, blue = -np.log10((pixels.astype(np.float32).T + 1) / 256)
     density = red + green + blue
     tissue = (density > 0.4) & (density < 3.5)
     count = np.count_nonzero(tissue)
     if count < ENOUGH_PX:
-        return ()
+        return 0.0, 1.0
     brown = np.count_nonzero(tissue & (blue > 1.1 * green) & (blue > 1.25 * red)) / count
-    pink = np.count_nonzero(tissue & (green > 1.1 * red)) / count
-    if brown > 0.05:
-        return (f"{brown:.0%} of the tissue is brown: this looks like an IHC (DAB) slide, H&E is expected",)
-    if pink < 0.4:
-        return (f"only {pink:.0%} of the tissue is pink or purple: this does not look like H&E",)
-    return ()
+    return brown, np.count_nonzero(tissue & (green > 1.1 * red)) / count
 
 
 def _look(slide: SlideReader) -> NDArray[np.uint8]:

@@ -121,7 +121,7 @@ class Case:
                 overview.read(self.stop)
                 if number == 0 and self.files.slide and not self.stop.is_set():
                     self.shapes |= {TISSUE: tissue_shapes(_tissue(overview), 1.0)}
-                    self.notices += check_brightfield(overview.view.slide)
+                    self.notices += map(str, check_brightfield(overview.view.slide, any_stain=True))
             except WsiIhcError as error:
                 self.notices.append(f"overview and tissue: {error}")
                 overview.rows_read = overview.view.size.height

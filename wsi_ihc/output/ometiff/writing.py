@@ -48,9 +48,27 @@ def finish_ome_tiff(part: Path, output: Path) -> None:
         OutputError: verification found a problem; ``part`` stays for a look.
         StorageError: the disk refuses.
     """
+    check_ome_tiff(part)
+    name_ome_tiff(part, output)
+
+
+def check_ome_tiff(part: Path) -> None:
+    """Verifies the complete file at ``part`` before it gets its name.
+
+    Raises:
+        OutputError: verification found a problem; ``part`` stays for a look.
+    """
     report = verify_ome_tiff(part, quick=True, with_sidecar=False)
     if not report.ok:
         raise OutputError(f"{part}: failed its verification: {report.problems[0]}; run the same command again")
+
+
+def name_ome_tiff(part: Path, output: Path) -> None:
+    """Gives the checked file at ``part`` its name; an older ``output`` is replaced.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     try:
         os.replace(part, output)
         _sync(output.parent)
