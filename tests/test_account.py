@@ -21,6 +21,7 @@ accounts = st.builds(
     st.floats(0, 1e6),
     st.integers(0, 10**6),
     st.floats(0, 1e6),
+    st.integers(0, 8192),
     st.sampled_from(["cpu", "cuda"]),
     st.lists(st.sampled_from([STAIN, NOTE]), max_size=3).map(tuple),
 )

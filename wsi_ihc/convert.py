@@ -202,6 +202,7 @@ def _account(prepared: Prepared, watch: Stopwatch) -> RunAccount:
         peak_memory_mb=peak_memory_mb(),
         blocks=prepared.plan.blocks,
         megapixels=round(prepared.plan.megapixels, 3),
+        core_px=prepared.plan.grid.core_px,
         device=prepared.provenance.device,
         notices=prepared.notices,
     )

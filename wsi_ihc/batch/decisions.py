@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsi_ihc.batch.recipe import Recipe, differences
-from wsi_ihc.batch.records import SlideRecord, read_sidecar
-from wsi_ihc.output.provenance import sidecar_path
+from wsi_ihc.batch.records import SlideRecord
+from wsi_ihc.output.provenance import read_sidecar
 
 Action = Literal["convert", "keep", "adopt", "leave", "refuse"]
 
@@ -58,7 +58,7 @@ def decide(
 
 def finished_file(output: Path) -> Mapping[str, Any]:
     """What the sidecar tells of the file; empty when the two do not belong together."""
-    told = read_sidecar(sidecar_path(output)).get("file")
+    told = read_sidecar(output).get("file")
     try:
         agrees = isinstance(told, dict) and told["bytes"] == output.stat().st_size and bool(told["sha256"])
     except (OSError, KeyError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -106,12 +105,3 @@ def write_whole(path: Path, text: str) -> None:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}); run the same command again when it can, it continues"
         ) from None
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """The JSON beside an output; empty when it is missing or damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

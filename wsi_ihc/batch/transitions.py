@@ -15,8 +15,8 @@ from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.decisions import Decision, finished_file
 from wsi_ihc.batch.prefetch import source_bytes
 from wsi_ihc.batch.recipe import Recipe, digest
-from wsi_ihc.batch.records import SlideRecord, read_sidecar
-from wsi_ihc.output.provenance import sidecar_path
+from wsi_ihc.batch.records import SlideRecord
+from wsi_ihc.output.provenance import read_sidecar
 
 
 def fresh(entry: Entry, folder: Path) -> SlideRecord:
@@ -51,7 +51,7 @@ def finished(record: SlideRecord, output: Path) -> SlideRecord:
     made = finished_file(output)
     if not made:
         return failed(record, Ending(False, f"{output.name}: ended well, but the output and its sidecar are not there"))
-    run: Mapping[str, Any] = read_sidecar(sidecar_path(output)).get("run", {})
+    run: Mapping[str, Any] = read_sidecar(output).get("run", {})
     return _changed(
         record,
         state="done",

@@ -26,6 +26,8 @@ class RunAccount:
     """Blocks of the whole output, those of earlier runs included."""
     megapixels: float = 0.0
     """Working pixels that were stained, in millions, those of earlier runs included."""
+    core_px: int = 0
+    """Side of the blocks, working pixels: where seams would lie."""
     device: str = ""
     """``cpu`` or ``cuda``."""
     notices: tuple[Notice, ...] = ()
@@ -60,6 +62,14 @@ class RunAccount:
             return _ACCOUNT.validate_python(known)
         except ValidationError as error:
             raise ValueError(one_line(error)) from None
+
+
+def notices_in(told: Any) -> tuple[str, ...]:
+    """Texts of the notices that a sidecar holds under ``run``; none where it is damaged."""
+    try:
+        return tuple(map(str, RunAccount.from_json(told).notices))
+    except ValueError:
+        return ()
 
 
 _ACCOUNT = TypeAdapter(RunAccount)

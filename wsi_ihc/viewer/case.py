@@ -13,6 +13,7 @@ from typing import Any
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.config import SlideSettings, TissueSettings
+from wsi_ihc.conversion.account import notices_in
 from wsi_ihc.errors import StorageError, WsiIhcError
 from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import SlideReader, check_brightfield, open_slide
@@ -143,7 +144,7 @@ def open_case(files: CaseFiles) -> Case:
     settings = SlideSettings(cache_mb=CACHE_MB, mpp=output.provenance.source_mpp if output else None)
     slide = open_slide(files.slide, settings) if files.slide else None
     frame, mpp = _frame(slide, output, running)
-    notices = [*_slide_notices(files, slide, output), *(output.run.get("notices", ()) if output else ())]
+    notices = [*_slide_notices(files, slide, output), *(notices_in(output.run) if output else ())]
     scans = [*_slide_pictures(slide), *(_other_picture(path, frame, mpp) for path in files.others)]
     virtual = [*_output_pictures(output), *_running_pictures(files, running, frame, mpp)]
     pictures = [*scans[:1], *virtual, *scans[1:]] if slide else [*virtual, *scans]

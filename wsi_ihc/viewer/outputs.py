@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from wsi_ihc.config import first_problem
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.output import formats
 from wsi_ihc.output.ometiff.verification import provenance_entries
-from wsi_ihc.output.provenance import Provenance, sidecar_path
+from wsi_ihc.output.provenance import Provenance, read_sidecar
 from wsi_ihc.pyramid.pyramid import TilePyramid
 
 
@@ -47,7 +46,7 @@ def open_output(path: Path) -> Output:
         provenance = Provenance.model_validate(_nested(entries))
     except ValidationError as error:
         raise UnsupportedSlideError(f"{path}: its provenance cannot be read, {first_problem(error)}") from None
-    return Output(path, provenance, pyramids, _read_sidecar(path).get("run", {}))
+    return Output(path, provenance, pyramids, read_sidecar(path).get("run", {}))
 
 
 def provenance_entries_of(path: Path) -> dict[str, str]:
@@ -59,15 +58,6 @@ def provenance_entries_of(path: Path) -> dict[str, str]:
             return provenance_entries(ElementTree.fromstring(text.encode())) if "<OME" in text[:4096] else {}
     except Exception:  # a damaged or foreign file ends in any of Python's errors, and is no output of ours
         return {}
-
-
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    """The JSON beside the output ``path``; empty when it is missing or damaged."""
-    try:
-        content = json.loads(sidecar_path(path).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _nested(entries: Mapping[str, str]) -> dict[str, Any]:

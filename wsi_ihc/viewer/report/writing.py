@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wsi_ihc.config import SlideSettings, TissueSettings
+from wsi_ihc.conversion.account import notices_in
 from wsi_ihc.errors import OutputError
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.output.provenance import Provenance, sidecar_path
@@ -129,7 +130,7 @@ def _contents(output: Output, source: _Source | None, regions: Path | None, card
         fields=[_field_pictures(name, field, source, pyramid) for name, field in chosen.items()],
         whole=found.whole,
         regions=found.regions,
-        notices=tuple(output.run.get("notices", ())),
+        notices=notices_in(output.run),
         run=output.run,
         card=card or {},
     )
