@@ -45,8 +45,8 @@ Every setting has a key, `section.name`, for `--set` and for the YAML file of `-
 
 SETTINGS_HEADER = """# {title}
 
-Made from `{module}` by `python scripts/write_cli_reference.py`. Give a setting by its key: `--set KEY=VALUE`, or in
-the YAML file, where the parts of the key are nested.
+Made from `{module}` by `python scripts/write_cli_reference.py`.
+Give a setting by its key: `--set KEY=VALUE`, or in the YAML file, where the parts of the key are nested.
 
 | key | default | meaning |
 |---|---|---|"""

@@ -13,7 +13,7 @@ import pytest
 from wsi_ihc.measures.dyes import COUNTERSTAIN, DAB
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_slides/README.md"]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "sample_slides/README.md"]
 
 
 def test_references_are_up_to_date() -> None:
@@ -38,6 +38,17 @@ def test_the_site_builds(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="https?://(?!squidfunk)[^"]*"', page) == [], "nothing is loaded from elsewhere"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_at_most_120_columns_wide(page: Path) -> None:
+    """Tables, code and what a program prints between its marks may be wider."""
+    text = re.sub(
+        r"<!-- (\S+).*?-->.*?<!-- (?:/\1|end of \1) -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    text = re.sub(r"^\s*```.*?^\s*```", "", text, flags=re.DOTALL | re.MULTILINE)
+    wide = [line for line in text.splitlines() if len(line) > 120 and not line.startswith(("|", "![", "<"))]
+    assert wide == []
 
 
 def test_every_configuration_is_named_in_the_documentation() -> None:

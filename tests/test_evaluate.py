@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from wsi_ihc.cli import _run as run_command
-from wsi_ihc.errors import DataSetError, GeneratorError
+from wsi_ihc.errors import DataSetError, GeneratorError, SettingsError
 from wsi_ihc.evaluation.evaluate import load_test_set
 from wsi_ihc.evaluation.generated import (
     find_bundle,
@@ -297,3 +298,51 @@ def test_torch_judges_what_crashes_openvino(tiny_bundles: dict[str, Path], preci
     assert stainer.describe()["backend"] == "torch"
     assert normalisation == ("whole image" if norm == "instance" else "running")
     assert stain_whole(stainer, stainer.align_px, np.full((30, 34, 3), 200, np.uint8)).shape == (30, 34, 3)
+
+
+def test_the_benchmarks_recipe(tmp_path: Path) -> None:
+    """Figures of 256 px centres, with a perceptual network of the user's; nothing outside the centre counts."""
+    noise = np.random.default_rng(0)
+    for index in range(4):
+        real = np.full((300, 280, 3), 235, np.uint8)
+        real[60:, 60:] -= np.uint8(20 * index)
+        made = np.clip(real + noise.normal(0, 2, real.shape), 0, 255).astype(np.uint8)
+        made[:20] = 0
+        for folder, image in (("data/HE/test", real), ("data/IHC/test", real), ("made", made)):
+            path = tmp_path / folder / f"{index:05d}_test_3+.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    network = tmp_path / "lpips.pt2"
+    torch.export.save(
+        torch.export.export(_Difference(), (torch.zeros(1, 3, 256, 256), torch.ones(1, 3, 256, 256))), network
+    )
+    out = tmp_path / "report"
+    common = ("--predictions", tmp_path / "made", "--data", tmp_path / "data", "-o", out, "--workers", "1")
+    assert _run(*common, "--recipe", "bench", "--lpips", network) == 0
+    figures = {
+        figure["measure"]: figure["estimate"] for figure in json.loads((out / "report.json").read_text())["figures"]
+    }
+    assert set(figures) == {"bench_psnr", "bench_ssim", "bench_dab_mae", "bench_lpips", "bench_dab_r"}
+    assert figures["bench_psnr"]["value"] == pytest.approx(42.1, abs=0.5)  # 20 log10(255 / 2)
+    assert figures["bench_dab_r"]["value"] > 0.99
+    assert figures["bench_lpips"]["value"] == pytest.approx(1.6 / 127.5, rel=0.1)  # mean of a normal's absolute value
+    assert _run(*common, "--overwrite", "--recipe", "bench", "--lpips", tmp_path / "made") == SettingsError.exit_code
+
+
+class _Difference(torch.nn.Module):
+    def forward(self, real: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+        return (real - generated).abs().mean().reshape(1, 1, 1, 1)
+
+
+def test_four_images_have_no_distance(tmp_path: Path, bci: Path, predict: Callable[..., Path]) -> None:
+    few = tmp_path / "few"
+    for stain in ("HE", "IHC"):
+        (few / stain / "test").mkdir(parents=True)
+        for path in sorted((bci / stain / "test").iterdir())[:4]:
+            shutil.copy(path, few / stain / "test" / path.name)
+    out = tmp_path / "report"
+    made = predict("good", _blurred)
+    assert _run("--predictions", made, "--data", few, "-o", out, "--workers", "1", "--recipe", "modern") == 0
+    report = json.loads((out / "report.json").read_text())
+    assert not any(figure["measure"].startswith("texture") for figure in report["figures"])
+    assert any("need 8 images or more; this set has 4" in notice for notice in report["notices"])

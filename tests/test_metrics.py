@@ -21,7 +21,9 @@ from wsi_ihc.errors import SettingsError
 from wsi_ihc.evaluation.recipes import MEASURES, measure_named
 from wsi_ihc.evaluation.summary import order_violations, pearson, pearson_within, spread_statistic
 from wsi_ihc.measures import fidelity, stain
+from wsi_ihc.measures.benchmark import box_ssim, centre_crop, mean_dab
 from wsi_ihc.measures.bootstrap import mean_estimate, paired_difference, set_estimate
+from wsi_ihc.measures.density import density_table, density_tables, optical_density
 from wsi_ihc.measures.distribution import (
     TEXTURE,
     TextureNetwork,
@@ -264,3 +266,49 @@ def test_every_measure_has_its_own_key_and_words() -> None:
     keys = [measure.key for measure in MEASURES]
     assert len(set(keys)) == len(keys)
     assert all(measure.meaning.endswith((".", "?")) for measure in MEASURES)
+
+
+class TestBenchmark:
+    """The public benchmark's protocol, against scikit-image and against figures worked out by hand."""
+
+    def test_the_centre_is_taken(self) -> None:
+        image = np.zeros((300, 259, 3), np.uint8)
+        image[22:278, 1:257] = 9
+        assert (centre_crop(image) == 9).all()
+        assert centre_crop(image).shape == (256, 256, 3)
+
+    def test_ssim_is_that_of_scikit_image_with_a_window_of_11(self) -> None:
+        noise = np.random.default_rng(1)
+        real = noise.integers(0, 256, (40, 50, 3), np.uint8)
+        made = np.clip(real + noise.normal(0, 25, real.shape), 0, 255).astype(np.uint8)
+        reference = structural_similarity(real, made, win_size=11, use_sample_covariance=False, channel_axis=2)
+        assert box_ssim(real, made) == pytest.approx(reference, abs=1e-12)
+
+    def test_flat_images_have_the_luminance_term_alone(self) -> None:
+        real, made = (np.full((16, 16, 3), level, np.uint8) for level in (100, 150))
+        c1 = (0.01 * 255) ** 2
+        assert box_ssim(real, made) == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1))
+
+    def test_white_has_no_dab_and_brown_has_some(self) -> None:
+        brown = np.full((4, 4, 3), (120, 60, 25), np.uint8)
+        assert mean_dab(np.full((4, 4, 3), 255, np.uint8)) == pytest.approx(0, abs=1e-6)
+        # By hand: densities ln(255 / level) / ln(1e6), times the DAB column of the inverse of the HED matrix.
+        density = np.log(255 / np.array([120, 60, 25])) / np.log(1e6)
+        inverse = np.linalg.inv([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+        assert mean_dab(brown) == pytest.approx(float(density @ inverse[:, 2]), rel=1e-6)
+
+
+@pytest.mark.parametrize(("white", "base", "added"), [(255.0, math.e, 1.0), (255.0, 10.0, 0.0), (238.5, math.e, 1.0)])
+def test_density_of_every_grey_level(white: float, base: float, added: float) -> None:
+    table = density_table(white, base=base, added=added)
+    for level in (1, 17, 128, 255):
+        assert table[level] == pytest.approx(math.log((white + added) / (level + added), base), abs=1e-6)
+    assert np.isfinite(table).all()
+    assert (np.diff(table) <= 0).all()
+
+
+def test_glass_of_any_colour_has_no_density() -> None:
+    glass = np.array([240, 231, 222], np.uint8)
+    density = optical_density(np.tile(glass, (2, 3, 1)), density_tables(glass.astype(np.float64)))
+    assert density.shape == (2, 3, 3)
+    assert np.abs(density).max() < 1e-6

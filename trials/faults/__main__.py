@@ -1,7 +1,7 @@
 """Disturbs conversions in every way that a night in a laboratory has, and compares what comes out byte for byte.
 
     python -m trials.faults WORK                     100 kills and every single fault; prints the table
-    python -m trials.faults WORK --write             also into docs/faults.md
+    python -m trials.faults WORK --write             also into docs/results/faults.md
     python -m trials.faults WORK --kills 20 --only "kill" --seed 7
 
 What was found is kept in WORK: trials that are done again replace their lines, and the others stay.
@@ -28,7 +28,7 @@ from trials.faults.every import TRIALS
 from trials.faults.kills import Ground, Row, kill_conversions, kill_schedulers, kill_workers
 from trials.faults.processes import convert
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "faults.md"
 SIDE_PX = 5000
 
 

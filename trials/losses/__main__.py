@@ -1,7 +1,7 @@
 """pix2pix, pyramid pix2pix and the variance-penalised GAN on the same drawn tissue: trained, judged, written up.
 
 python -m trials.losses             about an hour on two quiet cores; stop and start it as you like
-python -m trials.losses --report    only writes docs/comparison.md from the results that are there
+python -m trials.losses --report    only writes docs/results/comparison.md from the results that are there
 python -m trials.losses --scale gpu 512 px and full width, hours on a GPU; its own results and report
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=["cpu", "gpu", "tiny"], default="cpu", help="tiny proves that it runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=_HERE / "results", help="where data and results are kept")
-    parser.add_argument("--docs", type=Path, help="where comparison.md lies; docs/ for the scale cpu")
+    parser.add_argument("--docs", type=Path, help="where comparison.md lies; docs/results/ for the scale cpu")
     parser.add_argument("--report", action="store_true", help="only write what the results there say")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -58,7 +58,7 @@ def main() -> None:
     results = arguments.results / f"losses-{scale.name}"
     if not arguments.report:
         run_everything(scale, results, arguments.seeds)
-    docs = arguments.docs or (_HERE.parents[1] / "docs" if scale is CPU else results / "report")
+    docs = arguments.docs or (_HERE.parents[1] / "docs" / "results" if scale is CPU else results / "report")
     docs.mkdir(parents=True, exist_ok=True)
     draw_curve(scale, results, arguments.seeds, docs / "comparison_sweeps.png")
     draw_strips(scale, results, docs / "comparison.jpg")

@@ -1,4 +1,4 @@
-"""The pictures of ``docs/comparison.md``: curves of both sweeps, and the same test fields stained by every system."""
+"""Pictures of docs/results/comparison.md: curves of both sweeps, and the same fields stained by every system."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def stainer_of(generator: str) -> Stainer:
 
 
 def summary(errors: dict[str, list[float]], settings: TrainingSettings, pairs: int, folds: int) -> dict[str, object]:
-    """What ``docs/comparison.md`` says of it."""
+    """What ``docs/results/comparison.md`` says of it."""
     estimates = {name: mean_estimate(np.array(values), seed=0) for name, values in errors.items()}
     own, rest = np.array(errors[_COMPETITORS[0]]), {name: np.array(errors[name]) for name in _COMPETITORS[1:]}
     wins = ", ".join(f"{name} on {int((own < values).sum())} of {own.size}" for name, values in rest.items())

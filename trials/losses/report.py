@@ -1,4 +1,4 @@
-"""``docs/comparison.md`` from the results of ``compare_losses.py`` and ``real_pairs.py``; no figure is typed."""
+"""Writes docs/results/comparison.md from the results of the trials; no figure is typed by hand."""
 
 from __future__ import annotations
 

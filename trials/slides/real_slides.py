@@ -1,4 +1,4 @@
-"""Converts every slide of a folder and prints what became of each, as the tables of docs/real_slides.md.
+"""Converts every slide of a folder and prints what became of each, as the tables of docs/results/real_slides.md.
 
     python -m trials.slides.real_slides FOLDER --mpp dicom_prostate=4 --keep OUTPUTS
 
@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from wsi_ihc.config import ConversionSettings, GeneratorSettings, SlideSettings
 from wsi_ihc.convert import ConversionReport, convert_slide
 from wsi_ihc.errors import ResolutionError, WsiIhcError
+from wsi_ihc.slides import open_slide
 from wsi_ihc.slides.dicom_series import is_dicom, series_files
 
 JAR = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wsi-ihc-tests" / "bioformats_package.jar"
@@ -41,8 +43,10 @@ def name_of(slide: Path, folder: Path) -> str:
     return (slide.parent if many else slide).relative_to(folder).as_posix()
 
 
-def convert(slide: Path, output: Path, generator: str, mpp: float) -> tuple[ConversionReport, bool]:
-    """The report, and whether ``mpp`` had to be assumed.
+def convert(
+    slide: Path, output: Path, generator: str, mpp: float, *, assume_anyway: bool
+) -> tuple[ConversionReport, bool]:
+    """The report, and whether ``mpp`` had to be assumed: the file states none, or ``assume_anyway``.
 
     Raises:
         WsiIhcError: refused.
@@ -51,6 +55,9 @@ def convert(slide: Path, output: Path, generator: str, mpp: float) -> tuple[Conv
     try:
         return convert_slide(slide, output, ConversionSettings(generator=chosen), overwrite=True), False
     except ResolutionError:
+        with closing(open_slide(slide)) as opened:
+            if opened.mpp is not None and not assume_anyway:
+                raise
         given = ConversionSettings(generator=chosen, slide=SlideSettings(mpp=mpp))
         return convert_slide(slide, output, given, overwrite=True), True
 
@@ -94,10 +101,11 @@ def run(folder: Path, outputs: Path, generator: str, given: Mapping[str, float])
     show(["---"] * len(HEADS))
     for slide in slides_in(folder):
         name = name_of(slide, folder)
-        mpp = next((mpp for start, mpp in given.items() if name.startswith(start)), ASSUMED_MPP)
+        chosen = next((mpp for start, mpp in given.items() if name.startswith(start)), None)
         output = outputs / f"{name.replace('/', '--')}.ome.tiff"
         try:
-            report, assumed = convert(slide, output, generator, mpp)
+            mpp = ASSUMED_MPP if chosen is None else chosen
+            report, assumed = convert(slide, output, generator, mpp, assume_anyway=chosen is not None)
         except WsiIhcError as error:
             refused.append((name, str(error).removeprefix(f"{slide}: ").replace(f"{folder}/", "")))
             continue
@@ -118,7 +126,7 @@ def main() -> None:
     """Command line: FOLDER [--generator NAME] [--mpp NAME=UM]... [--keep FOLDER]."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--generator", default="recolour")
+    parser.add_argument("--generator", default=GeneratorSettings().name)
     parser.add_argument("--mpp", action="append", default=[], metavar="NAME=UM")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the outputs stay; by default nowhere")
     arguments = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _DISTANCES = ("fid", "kid_x1000", "texture_frechet", "texture_kernel_x1000")
-_SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_ssim", "spread_ratio", *_DISTANCES)
+_BENCH = ("bench_psnr", "bench_ssim", "bench_lpips", "bench_dab_r", "bench_dab_mae")
+_SHOWN = (
+    *_BENCH,
+    "psnr",
+    "ssim",
+    "ms_ssim",
+    "dab_r",
+    "order_violations",
+    "haematoxylin_ssim",
+    "spread_ratio",
+    *_DISTANCES,
+)
 
 
 @click.command()
@@ -45,10 +57,10 @@ _SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_
 @click.option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the report.")
 @click.option(
     "--recipe",
-    type=click.Choice(["bci", "modern", "all"]),
+    type=click.Choice(["bci", "modern", "bench", "all"]),
     default="all",
     show_default=True,
-    help="Measures to compute.",
+    help="Measures to compute; all is bci and modern.",
 )
 @click.option(
     "--features",
@@ -56,6 +68,12 @@ _SHOWN = ("psnr", "ssim", "ms_ssim", "dab_r", "order_violations", "haematoxylin_
     show_default=True,
     metavar="FILE|texture",
     help="Feature network for FID and KID (TorchScript or torch.export). The built-in texture is NOT Inception.",
+)
+@click.option(
+    "--lpips",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="LPIPS network for --recipe bench (TorchScript or torch.export); none is shipped.",
 )
 @click.option(
     "--against",
@@ -95,6 +113,7 @@ def evaluate(
     output: Path,
     recipe: str,
     features: str,
+    lpips: Path | None,
     against: tuple[str, ...],
     name: str | None,
     device: str,
@@ -117,7 +136,7 @@ def evaluate(
     """
     if (generator is None) == (predictions is None):
         raise SettingsError("evaluate: give either a generator (run, bundle or name) or --predictions DIR")
-    if not quiet:
+    if not quiet and sys.stderr.isatty():
         click.echo("loading torch", err=True)
     from dataclasses import replace
 
@@ -127,7 +146,7 @@ def evaluate(
     from wsi_ihc.evaluation.recipes import chosen_recipes
     from wsi_ihc.evaluation.report import JSON_NAME
 
-    options = Options(chosen_recipes(recipe), features, seed, workers, html)
+    options = Options(chosen_recipes(recipe), features, lpips, seed, workers, html)
     test_set = load_test_set(data, ihc, split)
     predicted = from_predictions(predictions, test_set.pairs) if predictions else None
     prepare_output(output, overwrite=overwrite)

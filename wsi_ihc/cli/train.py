@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,7 @@ def train(
     # OpenMP reads this when torch is imported. Threads then sleep at the end of a loop instead of spinning: slightly
     # slower on an idle machine, five times faster on a shared one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if not quiet and os.environ.get("RANK", "0") == "0":
+    if not quiet and sys.stderr.isatty():
         click.echo("loading torch", err=True)
 
     from wsi_ihc.cli import INTERRUPTED

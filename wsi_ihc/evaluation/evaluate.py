@@ -18,13 +18,15 @@ from wsi_ihc.errors import DataSetError, OutputError, StorageError
 from wsi_ihc.evaluation.comparison import Comparison, compare
 from wsi_ihc.evaluation.generated import Generated, read_ahead
 from wsi_ihc.evaluation.images import ImageMeasures, Task, measure_images
-from wsi_ihc.evaluation.recipes import BCI_NOTES, MODERN_NOTES, TEXTURE_WARNING, Recipe
+from wsi_ihc.evaluation.recipes import BCI_NOTES, BENCH_NOTES, MODERN_NOTES, TEXTURE_WARNING, Recipe
 from wsi_ihc.evaluation.report import JSON_NAME, Report, write_report
 from wsi_ihc.evaluation.summary import ALL, Figure, columns_of, groups_of, summarise
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.measures import distribution
+from wsi_ihc.measures.benchmark import centre_crop
 from wsi_ihc.measures.bootstrap import Estimate
-from wsi_ihc.measures.distribution import TEXTURE, FeatureSpace
+from wsi_ihc.measures.distribution import MIN_IMAGES, TEXTURE, FeatureSpace
+from wsi_ihc.measures.perceptual import perceptual_distance
 from wsi_ihc.pairs.folders import Pair, complete, find_pairs, pair_folders, read_image, read_pair
 
 Advance = Callable[[], None]
@@ -41,6 +43,8 @@ class Options:
 
     recipes: tuple[Recipe, ...] = ("bci", "modern")
     features: str = TEXTURE
+    lpips: Path | None = None
+    """A perceptual network for the recipe bench."""
     seed: int = 0
     workers: int = 0
     html: bool = True
@@ -115,6 +119,8 @@ def evaluate(
         advance=progress("measuring", len(generated.tasks)),
     )
     speed = {"images_per_second": len(images) / (time.perf_counter() - started)}
+    if options.lpips and "bench" in options.recipes:
+        images = _with_lpips(options.lpips, generated.tasks, images, progress("LPIPS", len(images)))
     figures = summarise(images, options.recipes, options.seed)
     if space:
         advance = progress("features", 2 * len(images))
@@ -138,7 +144,8 @@ def _report(
     options: Options,
     space: FeatureSpace | None,
 ) -> Report:
-    notes = (BCI_NOTES if "bci" in options.recipes else ()) + (MODERN_NOTES if "modern" in options.recipes else ())
+    by_recipe: dict[Recipe, tuple[str, ...]] = {"bci": BCI_NOTES, "modern": MODERN_NOTES, "bench": BENCH_NOTES}
+    notes = tuple(note for recipe in options.recipes for note in by_recipe[recipe])
     if space and not space.is_inception:
         notes += (TEXTURE_WARNING,)
     report = Report(
@@ -159,7 +166,9 @@ def _report(
 
 
 def _notices(report: Report) -> Iterator[str]:
-    """What a reader must know before the first number."""
+    """Warnings that stand above the first number."""
+    if "modern" in report.recipes and len(report.names) < MIN_IMAGES:
+        yield f"Distances between sets need {MIN_IMAGES} images or more; this set has {len(report.names)}."
     if not any(report.scores):
         yield "No HER2 scores in the names of the images: figures are overall only."
     spread = report.figure("spread_ratio")
@@ -172,14 +181,35 @@ def _notices(report: Report) -> Iterator[str]:
         yield "MS-SSIM is undefined for images under 161 px a side; those are left out."
 
 
+def _with_lpips(
+    path: Path, tasks: Sequence[Task], images: Sequence[ImageMeasures], advance: Advance
+) -> list[ImageMeasures]:
+    """The images with the perceptual distance of their centres."""
+    distance = perceptual_distance(path)
+    measured = []
+    for task, image in zip(tasks, images, strict=True):
+        crops = (centre_crop(picture) for picture in (_read_real(task), _read_generated(task)))
+        measured.append(replace(image, values={**image.values, "bench_lpips": distance(*crops)}))
+        advance()
+    return measured
+
+
 def _distances(
     space: FeatureSpace, tasks: Sequence[Task], images: Sequence[ImageMeasures], seed: int, advance: Advance
 ) -> list[Figure]:
-    """Fréchet and kernel distance per group. A group no larger than the features has no Fréchet distance."""
+    """Fréchet and kernel distance per group.
+
+    A group of fewer than ``MIN_IMAGES`` has neither; one no larger than the features has no Fréchet distance, but for
+    the whole set.
+    """
+    if len(images) < MIN_IMAGES:
+        return []
     real, made = (_features(space, tasks, read, advance) for read in (_read_real, _read_generated))
     frechet, kernel = ("fid", "kid_x1000") if space.is_inception else ("texture_frechet", "texture_kernel_x1000")
     figures = []
     for group, members in groups_of([image.score for image in images]).items():
+        if len(members) < MIN_IMAGES:
+            continue
         a, b = real[members], made[members]
         if group == ALL or len(members) > real.shape[1]:
             figures.append(Figure(frechet, group, distribution.frechet_estimate(a, b, seed)))

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import DataSetError, DeviceError
 from wsi_ihc.evaluation.recipes import Recipe
 from wsi_ihc.machine.child import end_with_parent
-from wsi_ihc.measures import fidelity, stain
+from wsi_ihc.measures import benchmark, fidelity, stain
 from wsi_ihc.pairs.folders import Pair, read_image, read_pair
 
 REDUCED_PX = 32
-"""Side of the reduced images whose variance is compared, so that noise of texture does not pass for variety."""
+"""Side of the reduced images whose variance is compared. Reduced, so that the noise of texture is not counted."""
 MIN_SIDE_PX = 16
 _FEW = 8  # images for which starting processes takes longer than measuring
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One real image and the generated one to hold against it."""
+    """A real image and the generated one to compare with it."""
 
     pair: Pair
     generated: Path
@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class ImageMeasures:
-    """What was measured on one image: a value per column of the CSV, and what pooled measures need."""
+    """Measures of one image: a value for each column of the CSV, and the data that pooled measures need."""
 
     name: str
     score: str | None
@@ -70,8 +70,27 @@ def measure_image(task: Task, recipes: tuple[Recipe, ...]) -> ImageMeasures:
     if "modern" in recipes:
         modern, histograms = _measure_stain(he, real, generated)
         values |= {"ms_ssim": fidelity.ms_ssim(real, generated)} | modern
+    if "bench" in recipes:
+        values |= _measure_centre(task, real, generated)
     reduced = np.stack([_reduced(real), _reduced(generated)])
     return ImageMeasures(task.pair.name, task.pair.score, values, histograms, reduced)
+
+
+def _measure_centre(task: Task, real: NDArray[np.uint8], generated: NDArray[np.uint8]) -> dict[str, float]:
+    if min(real.shape[:2]) < benchmark.CROP_PX:
+        raise DataSetError(
+            f"{task.pair.ihc}: {real.shape[1]} x {real.shape[0]} px; the recipe bench needs {benchmark.CROP_PX} px a "
+            "side, choose --recipe bci or modern"
+        )
+    real, generated = benchmark.centre_crop(real), benchmark.centre_crop(generated)
+    dab_real, dab = benchmark.mean_dab(real), benchmark.mean_dab(generated)
+    return {
+        "bench_psnr": fidelity.psnr(real, generated),
+        "bench_ssim": benchmark.box_ssim(real, generated),
+        "bench_dab_real": dab_real,
+        "bench_dab": dab,
+        "bench_dab_mae": abs(dab - dab_real),
+    }
 
 
 def _measure_stain(

@@ -40,8 +40,25 @@ _CARDS = (
     "fid",
     "kid_x1000",
     "texture_frechet",
+    "bench_psnr",
+    "bench_ssim",
+    "bench_lpips",
+    "bench_dab_r",
+    "bench_dab_mae",
 )
-_PLOTTED = ("psnr", "ssim", "ms_ssim", "dab_error", "iod_difference", "haematoxylin_ssim")
+_RANKING = ("ssim", "ms_ssim", "bench_ssim")
+"""The pictures are ordered by the first of these that was computed."""
+_PLOTTED = (
+    "psnr",
+    "ssim",
+    "ms_ssim",
+    "dab_error",
+    "iod_difference",
+    "haematoxylin_ssim",
+    "bench_psnr",
+    "bench_ssim",
+    "bench_dab_mae",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +82,7 @@ def write_page(
     """
     template = files("wsi_ihc.evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    ranking = measure_named("ssim" if "ssim" in report.columns else "ms_ssim")
+    ranking = measure_named(next(key for key in _RANKING if key in report.columns))
     html = environment.from_string(template).render(
         report=report,
         research_use_only=RESEARCH_USE_ONLY,

@@ -57,12 +57,17 @@ def summarise(images: Sequence[ImageMeasures], recipes: tuple[Recipe, ...], seed
     groups = groups_of(scores)
     figures = []
     for measure in MEASURES:
-        if measure.per_image and measure.recipe in recipes:
+        if measure.per_image and measure.recipe in recipes and measure.key in columns:
             for group, members in groups.items():
                 reference = float(np.nanmean(columns[measure.reference][members])) if measure.reference else None
                 figures.append(
                     Figure(measure.key, group, mean_estimate(columns[measure.key][members], seed), reference)
                 )
+    if "bench" in recipes:
+        real, made = columns["bench_dab_real"], columns["bench_dab"]
+        for group, members in groups.items():
+            statistic = _restricted(lambda i: pearson(real[i], made[i]), members)
+            figures.append(Figure("bench_dab_r", group, set_estimate(statistic, members.size, seed)))
     if "modern" in recipes:
         figures += _set_figures(images, columns, scores, groups, seed)
     return figures

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from wsi_ihc.errors import SettingsError, one_line
 from wsi_ihc.measures.bootstrap import Estimate, half_sample_estimate
+from wsi_ihc.measures.user_network import load_network
 
 TEXTURE = "texture"
 _KID_SUBSET = 1000
+MIN_IMAGES = 8
+"""Fewer images say nothing about the distance between two sets: no distance is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +78,7 @@ def feature_space(source: str) -> FeatureSpace:
     path = Path(source)
     if not path.is_file():
         raise SettingsError(f"{path}: no such feature network; give a TorchScript or torch.export file, or {TEXTURE!r}")
-    return FeatureSpace(path.name, True, _accepting_bytes(_load_network(path)))
-
-
-def _load_network(path: Path) -> Callable[[Tensor], Tensor]:
-    # A TorchScript or export file is a program: it is loaded because the user names it, never found by search.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if path.suffix == ".pt2":
-                exported: Callable[[Tensor], Tensor] = torch.export.load(path).module()
-                return exported
-            script = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise SettingsError(
-            f"{path}: not a TorchScript or torch.export file ({type(error).__name__}); save it with torch.jit.save"
-        ) from None
-    # The widely used inception-2015-12-05.pt answers class probabilities unless asked for its features.
-    wants = "return_features" in str(script.forward.schema)
-    return (lambda batch: script(batch, return_features=True)) if wants else script
+    return FeatureSpace(path.name, True, _accepting_bytes(load_network(path)))
 
 
 def _accepting_bytes(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

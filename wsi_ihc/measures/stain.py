@@ -1,4 +1,4 @@
-"""Stain measures by colour deconvolution: how much DAB, where, and whether the nuclei stayed.
+"""Stain measures by colour deconvolution: how much DAB there is, where it is, and whether the nuclei stayed.
 
 Optical densities are decadic, with glass at 255: ``od = -log10(max(pixel, 1) / 255)``. Deconvolution solves
 ``od = stains @ vectors`` (Ruifrok and Johnston 2001) with unit vectors and their normal as the third stain.
@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.measures.density import DECADIC, density_table
 from wsi_ihc.measures.dyes import DAB, EOSIN, HAEMATOXYLIN, Vector
 from wsi_ihc.measures.fidelity import ssim_plane
 
-_OPTICAL_DENSITY = -np.log10(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
+_OPTICAL_DENSITY = density_table(base=DECADIC, added=0)
 
 BROWN_OD = 0.2
 """DAB optical density from which a pixel counts as brown: the usual lowest positive threshold (QuPath's 1+)."""

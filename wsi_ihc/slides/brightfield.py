@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.machine.processors import processors
+from wsi_ihc.measures.density import DECADIC, density_table
 from wsi_ihc.notices import Notice
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides.reader import SlideReader
@@ -76,7 +77,7 @@ def _brown_and_pink(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
     Optical densities: haematoxylin absorbs most in red, eosin in green, DAB in blue.
     """
-    red, green, blue = -np.log10((pixels.astype(np.float32).T + 1) / 256)
+    red, green, blue = density_table(base=DECADIC)[pixels.T]
     density = red + green + blue
     tissue = (density > 0.4) & (density < 3.5)
     count = np.count_nonzero(tissue)

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.config import TissueSettings
+from wsi_ihc.measures.density import density_table
 from wsi_ihc.tissue.bands import bands
 from wsi_ihc.tissue.ink import Sign, find_ink, ink_signs, under_ink
 from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, kept_pieces, pixel_counts
@@ -157,6 +158,5 @@ def _mean_density(densities: Sequence[NDArray[np.float32]]) -> NDArray[np.float3
 
 def optical_density(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> list[NDArray[np.float32]]:
     """Density of red, green and blue, each (height, width), relative to ``glass``; nothing is brighter than glass."""
-    values = np.arange(1, 257)
-    tables = [np.maximum(0, np.log((white + 1) / values)).astype(np.float32) for white in glass]
+    tables = [np.maximum(density_table(white), 0) for white in glass]
     return [table[rgb[..., channel]] for channel, table in enumerate(tables)]

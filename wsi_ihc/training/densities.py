@@ -1,4 +1,4 @@
-"""Optical densities of images, where stains add up, and the dyes as directions in them."""
+"""Optical densities of images, in which stains add up, and the dyes as directions of density."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_ihc.measures import dyes
+from wsi_ihc.measures import density, dyes
+from wsi_ihc.measures.density import density_table
 
 Densities = NDArray[np.float32]
 
@@ -16,13 +17,12 @@ HAEMATOXYLIN, EOSIN, DAB = (np.array(dye, np.float32) for dye in (dyes.HAEMATOXY
 COUNTERSTAIN = np.array(dyes.COUNTERSTAIN, np.float32)
 """Red, green and blue, ``(3,)`` each."""
 
-_DENSITY_OF_LEVEL = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+_TABLE = density_table()
 
 
 def optical_density(image: NDArray[np.uint8]) -> Densities:
-    """``-ln`` of the light that comes through, of the image's shape: 0 at 255, one grey level added to stay finite."""
-    density: Densities = _DENSITY_OF_LEVEL[image]
-    return density
+    """Natural optical density, of the image's shape: 0 at grey level 255; one grey level is added to stay finite."""
+    return density.optical_density(image, _TABLE)
 
 
 def blurred(values: NDArray[Any], sigma: float) -> Densities:

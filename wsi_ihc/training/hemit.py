@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.measures.density import density_tables, optical_density
 from wsi_ihc.training.densities import COUNTERSTAIN, Densities, blurred
 from wsi_ihc.training.restain import GLASS, separate
 
@@ -134,7 +135,7 @@ def clean(field: Field, threshold: float, region_level: float) -> Cleaned:
 def has_tissue(he: Image) -> NDArray[np.bool_]:
     """``(h, w)``: where an H&E image is not bare glass, whose colour is the lightest of the image, or near white."""
     white = np.maximum(np.percentile(he.reshape(-1, 3), 99, axis=0), 225)
-    density = -np.log((he.astype(np.float32) + 1) / (white.astype(np.float32) + 1)).mean(axis=2)
+    density = optical_density(he, density_tables(white)).mean(axis=2)
     tissue: NDArray[np.bool_] = _smooth(density) > _GLASS_DENSITY
     return tissue
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.measures.density import density_tables, optical_density
 from wsi_ihc.training.densities import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN, Densities, blurred, unit
 from wsi_ihc.training.membranes import draw_membranes
 from wsi_ihc.training.nuclei import find_nuclei
@@ -48,7 +49,7 @@ def restain(he: NDArray[np.uint8], mpp: float, *, brown: bool = True) -> NDArray
 def separate(he: NDArray[np.uint8]) -> tuple[Densities, Densities]:
     """Amounts of haematoxylin and eosin, ``(h, w)`` each, scaled so that the darkest hundredth of tissue is 1."""
     white = np.maximum(np.percentile(he.reshape(-1, 3), 99, axis=0), 200)
-    density = np.maximum(-np.log((he.astype(np.float32) + 1) / (white.astype(np.float32) + 1)), 0)
+    density = np.maximum(optical_density(he, density_tables(white)), 0)
     inverse = np.linalg.pinv(_stain_vectors(density)).astype(np.float32)
     amounts = np.maximum(density @ inverse, 0)
     tissue = density.sum(axis=2) > 0.3
