@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import stained_island, write_slide
-from wsi_ihc.batch import BatchOptions, Entry, Records, SlideRecord, gather, read_cohort, run_batch, shard, tally
+from wsi_ihc.batch import (
+    BatchOptions,
+    Entry,
+    Limits,
+    Records,
+    SlideRecord,
+    gather,
+    read_cohort,
+    run_batch,
+    shard,
+    tally,
+)
 from wsi_ihc.batch import claims as claims_module
 from wsi_ihc.batch.children import convert_command
 from wsi_ihc.batch.claims import Claims, birth
@@ -37,6 +49,7 @@ from wsi_ihc.cli.batch import _gpus
 from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.errors import ClusterError, SettingsError, StorageError
+from wsi_ihc.machine.text import printable
 
 DEFAULTS = ConversionSettings()
 JPEG_70 = load_settings(ConversionSettings, None, {"output.quality": 70})
@@ -113,16 +126,16 @@ def touch(path: Path, content: bytes = b"x") -> Path:
 
 class TestCohort:
     def test_a_folder_is_searched_and_a_dicom_folder_is_a_slide(self, tmp_path: Path) -> None:
-        names = "b.svs a.ndpi notes.txt .hidden.svs a_ihc.ome.tiff d/1.dcm e/IMG1 deep/c.tiff deep/f/2.dcm case.mrxs"
+        names = "b.svs a.ndpi notes.txt .hidden.svs d/1.dcm e/IMG1 deep/c.tiff deep/f/2.dcm case.mrxs"
         for name in [*names.split(), "case/Data0.dat"]:
             touch(tmp_path / name, bytes(128) + b"DICM" if name.startswith("e/") else b"x")
 
         def found(**options: bool) -> list[str]:
-            return [str(entry.slide.relative_to(tmp_path)) for entry in gather([tmp_path], DEFAULTS, **options)]
+            return [str(entry.slide.relative_to(tmp_path)) for entry in gather([tmp_path], DEFAULTS, **options).entries]
 
         assert found() == ["a.ndpi", "b.svs", "case.mrxs", "d", "e"]
         assert found(recursive=True) == ["a.ndpi", "b.svs", "case.mrxs", "d", "deep/c.tiff", "deep/f", "e"]
-        assert gather([tmp_path / "d"], DEFAULTS)[0].name == "d_ihc"
+        assert gather([tmp_path / "d"], DEFAULTS).entries[0].name == "d_ihc"
 
     def test_a_folder_without_slides_says_how_to_search_deeper(self, tmp_path: Path) -> None:
         touch(tmp_path / "deep" / "a.svs")
@@ -142,7 +155,7 @@ class TestCohort:
         paths = [touch(tmp_path / "a.svs"), touch(tmp_path / other)]
         with pytest.raises(SettingsError, match=r"would both become .*--csv"):
             gather(paths, DEFAULTS)
-        assert len(gather([paths[0], paths[0]], DEFAULTS)) == 1
+        assert len(gather([paths[0], paths[0]], DEFAULTS).entries) == 1
 
     @given(names=st.sets(st.text("abc123", min_size=1, max_size=8), max_size=40), count=st.integers(1, 7))
     def test_shards_are_a_partition_that_no_other_slide_changes(self, names: set[str], count: int) -> None:
@@ -165,7 +178,8 @@ class TestTable:
         ],
     )
     def test_what_a_row_says_holds_for_its_slide(self, text: str, tmp_path: Path) -> None:
-        first, second = read_table(self.table(tmp_path, text), JPEG_70)
+        (first, second), wrong = read_table(self.table(tmp_path, text), JPEG_70)
+        assert wrong == []
         assert (first.slide, first.name) == (tmp_path / "a.svs", "case 7")
         assert (first.settings.slide.mpp, first.settings.generator.name) == (0.25, "identity")
         assert first.settings.output.quality == 70
@@ -174,7 +188,7 @@ class TestTable:
     def test_a_row_adds_to_a_slide_that_was_found(self, tmp_path: Path) -> None:
         touch(tmp_path / "a.svs")
         touch(tmp_path / "b.svs")
-        entries = gather([tmp_path], DEFAULTS, table=self.table(tmp_path, "slide,mpp\nb.svs,0.5\nc.svs,1\n"))
+        entries = gather([tmp_path], DEFAULTS, table=self.table(tmp_path, "slide,mpp\nb.svs,0.5\nc.svs,1\n")).entries
         assert [(entry.slide.name, entry.settings.slide.mpp) for entry in entries] == [
             ("a.svs", None), ("b.svs", 0.5), ("c.svs", 1.0),
         ]  # fmt: skip
@@ -185,21 +199,64 @@ class TestTable:
             ("slide,colour\na,b\n", "unknown column 'colour'"),
             ("mpp\n1\n", "slide among them"),
             ("", "slide among them"),
-            ("slide,mpp\na.svs,much\n", "line 2.*much"),
-            ("slide,mpp\na.svs,1000\n", "line 2.*1000"),
-            ("slide,output\na.svs,../b\n", "line 2.*name of a file"),
-            ("slide,mpp\n,1\n", "line 2 names no slide"),
-            ("slide\na.svs,1\n", "line 2 has 2 cells"),
-            ("slide\na.svs\na.svs\n", "more than one row"),
-            ('slide\n"a.svs\n', "not a table"),
-            ("slide\n\udcff", "UTF-8"),
+            ('slide\nb.svs\n"a.svs\n', "line 3 opens a quotation mark"),
+            ("s\0l\0i\0d\0e\0\n\0", "UTF-8"),
         ],
     )
-    def test_a_mistake_is_one_line(self, text: str, words: str, tmp_path: Path) -> None:
+    def test_what_is_no_table_is_refused_in_one_line(self, text: str, words: str, tmp_path: Path) -> None:
         table = touch(tmp_path / "slides.csv", text.encode(errors="surrogateescape"))
         with pytest.raises(SettingsError, match=words) as caught:
             read_table(table, DEFAULTS)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("row", "words"),
+        [
+            ("a.svs,much", "got 'much'"),
+            ("a.svs,1000", "got '1000'"),
+            ("a.svs,,,../b", "not the name of a file"),
+            ("a.svs,,,.hidden", "not the name of a file"),
+            ("a.svs,,,summary", "a file of the batch itself"),
+            ("a.svs,,,Index.ome.tiff", "a file of the batch itself"),
+            (f"a.svs,,,{'n' * 240}", "longer than"),
+            (",1", "names no slide"),
+            ("a.svs,0,5,x,y", "5 cells"),
+            ("good.svs,1", "more than one row"),
+            ("a\0.svs", "no possible name"),
+            ("Pr\udce4.svs", r"Pr\\xe4.svs is not UTF-8"),
+            ('"a"x.svs', "not a row"),
+        ],
+    )
+    def test_a_wrong_row_is_left_out_in_one_line_and_the_others_count(
+        self, row: str, words: str, tmp_path: Path
+    ) -> None:
+        text = f"slide,mpp,generator,output\ngood.svs,0.5\n{row}\nlast.svs\n"
+        entries, wrong = read_table(touch(tmp_path / "t.csv", text.encode(errors="surrogateescape")), DEFAULTS)
+        assert [entry.name for entry in entries] == ["good_ihc", "last_ihc"]
+        [left_out] = wrong
+        assert left_out.name == f"{tmp_path}/t.csv, line 3"
+        assert re.search(words, left_out.reason)
+        assert printable(left_out.reason) == left_out.reason
+
+    @pytest.mark.parametrize(
+        ("written", "name"),
+        [
+            ('"a\nb.svs"', "a\nb.svs"),
+            ("sub\\a.svs", "sub/a.svs"),
+            ("back\\slash.svs", "back\\slash.svs"),
+            ("Pr\udce4parat.svs", "Pr\udce4parat.svs"),
+            ('"a,b;c.svs"', "a,b;c.svs"),
+        ],
+    )
+    def test_any_name_that_a_disk_can_hold_can_be_in_a_table(self, written: str, name: str, tmp_path: Path) -> None:
+        touch(tmp_path / name)
+        table = touch(tmp_path / "t.csv", f"slide,mpp\n{written},0.5\n".encode(errors="surrogateescape"))
+        entries, wrong = read_table(table, DEFAULTS)
+        assert ([entry.slide for entry in entries], wrong) == ([tmp_path / name], [])
+
+    def test_tabs_separate_too(self, tmp_path: Path) -> None:
+        [entry], _ = read_table(touch(tmp_path / "t.csv", b"slide\tmpp\na b.svs\t0,5\n"), DEFAULTS)
+        assert (entry.slide.name, entry.settings.slide.mpp) == ("a b.svs", 0.5)
 
 
 class TestRecipe:
@@ -391,7 +448,9 @@ class TestRun:
 
     def test_a_child_that_hangs_is_ended(self, tmp_path: Path) -> None:
         started = time.monotonic()
-        results = work(slides(tmp_path / "in", a="hangs", b="good"), tmp_path / "out", BatchOptions(timeout_s=0.5))
+        results = work(
+            slides(tmp_path / "in", a="hangs", b="good"), tmp_path / "out", BatchOptions(limits=Limits(timeout_s=0.5))
+        )
         assert "longer than" in results["a_ihc"].reason
         assert not results["a_ihc"].retry
         assert results["b_ihc"].state == "done"
@@ -401,7 +460,7 @@ class TestRun:
         """As in the background of a script."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            work(slides(tmp_path / "in", a="hangs"), tmp_path / "out", BatchOptions(timeout_s=0.5))
+            work(slides(tmp_path / "in", a="hangs"), tmp_path / "out", BatchOptions(limits=Limits(timeout_s=0.5)))
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         finally:
             signal.signal(signal.SIGINT, before)
@@ -421,6 +480,7 @@ class TestRun:
 
         with monkeypatch.context() as patch:
             patch.setattr(Records, "write", fills_up)
+            patch.setattr(Records, "is_writable", lambda records: False)
             with pytest.raises(StorageError, match="full"):
                 work(entries, tmp_path / "out", BatchOptions(jobs=2))
         assert {name: record.state for name, record in read_cohort(Records(tmp_path / "out")).items()} == {
@@ -638,7 +698,8 @@ class TestSeeing:
 
         keep_thumbnail(small_slide, Records(out).path("a_ihc", ".jpg"))
         write_summary(Records(out))
-        assert "data:image/jpeg;base64," in (out / "index.html").read_text()
+        assert 'src=".wsi-ihc/a_ihc.jpg"' in (out / "index.html").read_text()
+        assert (out / ".wsi-ihc" / "a_ihc.jpg").read_bytes().startswith(b"\xff\xd8")
 
     def test_status(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert _run(["status", str(out)]) == 0

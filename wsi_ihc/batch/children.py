@@ -1,4 +1,4 @@
-"""One conversion in a process of its own: what starts it, what it says, how it ended and what that means."""
+"""One conversion in a process of its own: its command, what it says, how it ended and what that means."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wsi_ihc.batch.records import FOLDER
+from wsi_ihc.batch.thumbnails import he_picture
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import ClusterError, GeneratorError, StorageError
 from wsi_ihc.machine.child import PROGRAM, SUPERVISED
+from wsi_ihc.machine.regular_files import open_to_append
 
 ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
 """Slide, output, settings and whether to overwrite: the command line that converts it."""
 
 _TAIL_BYTES = 4096
 _BY_THE_SLIDE = frozenset((1, 2, 3, 4))
-"""Exit codes that the same slide with the same settings would meet again; the others blame the machine."""
+"""Exit codes of failures that the same slide with the same settings meets again; for others the machine is to blame."""
 
 
-def convert_command(slide: Path, output: Path, settings: ConversionSettings, overwrite: bool) -> list[str]:
-    """``wsi-ihc convert`` with every setting that differs from its default."""
+def convert_command(
+    slide: Path, output: Path, settings: ConversionSettings, overwrite: bool, *, report: bool = True
+) -> list[str]:
+    """``wsi-ihc convert`` with every setting that differs from its default.
+
+    It also writes a picture of the slide for the page of the batch, and a report beside the output.
+    """
     changed = settings.model_dump(mode="json", exclude_defaults=True)
     assignments = [
         f"{section}.{key}={json.dumps(value, ensure_ascii=False)}"
@@ -34,17 +42,22 @@ def convert_command(slide: Path, output: Path, settings: ConversionSettings, ove
         for key, value in values.items()
     ]
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    return [*PROGRAM, "convert", str(slide), "-o", str(output), *options, *(["--overwrite"] if overwrite else [])]
+    picture = he_picture(output.parent / FOLDER, output.name.removesuffix(".ome.tiff"))
+    words = [str(slide), "-o", str(output), "--thumbnail", str(picture), *(["--report"] if report else []), *options]
+    return [*PROGRAM, "convert", *words, *(["--overwrite"] if overwrite else [])]
 
 
 def generator_fingerprint(name: str) -> str:
-    """What a generator calls itself and the sha256 of its weights, asked of a child so that this process stays small.
+    """Name of a generator and sha256 of its weights, read in a child process so that this one stays small.
 
     Raises:
-        GeneratorError: there is none, or it cannot be used.
+        GeneratorError: it does not exist or cannot be used.
     """
-    command = [*PROGRAM, "weights", "show", name, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*PROGRAM, "weights", "show", "--json", "--", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except ValueError as error:  # a NUL in the name
+        raise GeneratorError(f"generator {name}: {error}") from None
     if done.returncode:
         raise GeneratorError(_last_line(done.stderr) or f"generator {name}: cannot be used")
     card = json.loads(done.stdout)
@@ -58,9 +71,9 @@ class Ending:
     ok: bool
     reason: str = ""
     retry: bool = True
-    """Whether the machine is to blame: the next run then tries again unasked."""
+    """Whether the machine is to blame: the next run then tries the slide again by itself."""
     alone: bool = True
-    """Whether the other slides may fare better; without the cluster that all of them need they will not."""
+    """Whether the failure concerns this slide only; the loss of the cluster concerns all."""
 
 
 @dataclass
@@ -74,6 +87,8 @@ class Child:
     started: float
     stopped: str = ""
     """Why we ended it."""
+    asked: float = 0.0
+    """When it was first asked to end."""
 
     @classmethod
     def start(cls, command: list[str], log: Path, environment: Mapping[str, str], why: str) -> Child:
@@ -83,11 +98,11 @@ class Child:
             StorageError: the log cannot be written.
         """
         try:
-            with log.open("ab") as stream:
+            with os.fdopen(open_to_append(log), "ab") as stream:
                 head = f"--- {datetime.now().astimezone().isoformat(timespec='seconds')}{f', {why}' if why else ''}\n"
                 stream.write(f"{head}{subprocess.list2cmdline(command)}\n".encode(errors="surrogateescape"))
                 stream.flush()
-                begins = stream.tell()
+                begins = os.fstat(stream.fileno()).st_size
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -110,7 +125,7 @@ class Child:
         return _last_line(self._tail())
 
     def stop(self, why: str, number: int = signal.SIGINT) -> None:
-        self.stopped = self.stopped or why
+        self.stopped, self.asked = self.stopped or why, self.asked or time.monotonic()
         if self.process.poll() is None:
             # The child leads a group of its own, so what it has started goes with it.
             with suppress(ProcessLookupError, PermissionError):  # it has just ended
@@ -134,7 +149,7 @@ class Child:
         try:
             with self.log.open("rb") as stream:
                 stream.seek(max(self.begins, self.log.stat().st_size - _TAIL_BYTES))
-                return stream.read().decode(errors="replace")
+                return stream.read(_TAIL_BYTES).decode(errors="surrogateescape")
         except OSError:
             return ""
 

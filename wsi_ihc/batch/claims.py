@@ -1,8 +1,13 @@
-"""Who is at work on which slide, so that batches on one folder share it and none waits for the dead.
+"""Claims: which process converts which slide, so that batches on one folder share it and none waits for a dead one.
 
-A claim names process and host. On the same machine the owner is asked for: it lives when its process id does, with the
+A claim names process and host. On the same machine the owner is looked up: it lives when its process id does, with the
 same start. From another machine its heartbeat is watched: a number in the claim that must change. Only the watcher's
 own monotonic clock decides, so clocks that differ, or are set back, do no harm.
+
+A claim is a file that only one process can create, on every file system. A claim of a dead owner is removed and made
+again under a lock (flock). Where the file system has no locks the promise is weaker: two batches that find the same
+dead owner within the same moment may both take its slide. Then the later one wins the claim, the other one notices at
+its next heartbeat and ends its child; the output is whole in any case, because it is named only when it is complete.
 """
 
 from __future__ import annotations
@@ -23,10 +28,12 @@ import psutil
 
 from wsi_ihc.batch.records import write_whole
 from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.regular_files import open_to_append, read_regular
 
 STALE_AFTER_S = 300.0
 """Without a heartbeat for so long, an owner on another machine is taken for dead."""
 BEAT_S = 20.0
+_LOCK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Claims:
     folder: Path
     stale_after_s: float = STALE_AFTER_S
     clock: Callable[[], float] = time.monotonic
+    locks: bool = True
+    """Whether the file system had a lock for the last change of a claim."""
     _held: dict[str, Claim] = field(default_factory=dict)
     _watched: dict[str, tuple[Claim | None, float]] = field(default_factory=dict)
 
@@ -62,7 +71,7 @@ class Claims:
         """
         path = self._path(name)
         with self._guard():
-            if path.exists():
+            if os.path.lexists(path):
                 other = _read(path)
                 if not self._is_dead(name, other):
                     return other or Claim("", "", "an unknown host", 0, "")
@@ -129,15 +138,31 @@ class Claims:
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """One change of claims at a time. Where the file system knows no locks, creating a file is still exclusive."""
+        """One change of claims at a time, as far as the file system has locks; see the module's text where not."""
         try:
-            handle = (self.folder / ".claims").open("a")
+            handle = open_to_append(self.folder / ".claims")
         except OSError as error:
             raise StorageError(f"{self.folder}: cannot be written ({error.strerror})") from None
-        with handle:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            self.locks = _locked(handle)
             yield
+        finally:
+            os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether the lock was got. An owner that was stopped in the middle may hold it for ever: it is not waited for."""
+    deadline = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        except OSError:  # the file system has none
+            return False
 
 
 @cache
@@ -172,6 +197,6 @@ def _lives_here(claim: Claim) -> bool | None:
 
 def _read(path: Path) -> Claim | None:
     try:
-        return Claim(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Claim(**json.loads(read_regular(path)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -1,29 +1,23 @@
-"""Which slides make a cohort, and what each one's output is called."""
+"""Which slides make a cohort, what was left out of it, and what each output is called."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from wsi_ihc.batch.naming import longest_name, output_name
+from wsi_ihc.batch.search import LeftOut, Search, is_dicom_folder, without_repeats
+from wsi_ihc.batch.table import WrongRowError, read_rows, row_name, row_settings, row_slide, wrong_row
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
-from wsi_ihc.slides.identify import is_dicom
+from wsi_ihc.machine.text import printable
 
-SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".btf", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi"}
-)
-"""What a search of folders takes for a slide; a file that is named itself may have any name."""
+__all__ = ["Cohort", "Entry", "LeftOut", "gather", "is_dicom_folder", "output_name", "read_table", "shard"]
 
-_OUR_OWN = ("_ihc.ome.tiff", ".blocks.zarr")
-_COLUMNS = ("slide", "mpp", "generator", "output")
-_OUTPUT_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -40,101 +34,80 @@ class Entry:
         return folder / f"{self.name}.ome.tiff"
 
 
+@dataclass(frozen=True)
+class Cohort:
+    """The slides to convert, each once, and what could be a slide and is not among them."""
+
+    entries: tuple[Entry, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def shard(self, index: int, count: int) -> Cohort:
+        """Part ``index`` of 1..``count``; what was left out belongs to every part."""
+        return replace(self, entries=tuple(shard(self.entries, index, count)))
+
+
 def gather(
     slides: Sequence[Path],
     settings: ConversionSettings,
     *,
     table: Path | None = None,
     recursive: bool = False,
+    exclude: Sequence[str] = (),
+    folder: Path = Path(),
     leave_out: frozenset[Path] = frozenset(),
-) -> list[Entry]:
+) -> Cohort:
     """Every slide once, in the order given, with the settings of its row in ``table`` where it has one.
 
-    ``leave_out`` are absolute paths that are no input: earlier outputs that lie among the slides.
+    Args:
+        slides: files, or folders that are searched; ``recursive``: with the folders in them.
+        settings: for every slide whose row says nothing else.
+        table: a CSV, see :func:`read_table`.
+        exclude: patterns of names that a search passes over.
+        folder: where outputs go; how long a name may be depends on its file system.
+        leave_out: absolute paths that are no input: earlier outputs that lie among the slides.
 
     Raises:
-        SettingsError: a folder without slides, a table that cannot be understood, or two outputs of one name.
+        SettingsError: there is no slide, the table cannot be understood, or two outputs have one name.
     """
-    rows = {entry.slide: entry for entry in read_table(table, settings)} if table else {}
-    found = {path: None for given in slides for path in find_slides(given, recursive=recursive)}
-    paths = [path for path in (*found, *(path for path in rows if path not in found)) if path not in leave_out]
-    entries = [rows.get(path) or Entry(path, output_name(path), settings) for path in paths]
+    longest = longest_name(folder)
+    from_table, wrong = read_table(table, settings, longest) if table else ([], [])
+    rows = {entry.slide: entry for entry in from_table}
+    search = Search(recursive, exclude)
+    for given in slides:
+        search.add(Path(os.path.abspath(given)))
+    paths = without_repeats(path for path in (*search.slides, *rows) if path not in leave_out)
+    entries = tuple(rows.get(path) or Entry(path, output_name(path, longest), settings) for path in paths)
+    left_out = tuple(sorted({*search.left_out, *wrong}))
     if not entries:
-        raise SettingsError("no slides: name files or folders, or give a table with --csv")
+        raise SettingsError(_no_slides(slides, left_out))
     refuse_collisions(entries)
-    return entries
+    return Cohort(entries, left_out)
 
 
-def find_slides(given: Path, *, recursive: bool = False) -> Iterator[Path]:
-    """The slide ``given``, or the slides in that folder, absolute and in order of name.
-
-    A folder with DICOM files in it is a slide itself. Hidden files are passed over.
-
-    Raises:
-        SettingsError: a folder without slides.
-    """
-    given = _absolute(given)
-    if not given.is_dir() or is_dicom_folder(given):
-        yield given
-        return
-    found = False
-    for path in _inside(given, recursive):
-        found = True
-        yield path
-    if not found:
-        deeper = "" if recursive else "; --recursive also searches the folders in it"
-        raise SettingsError(f"{given}: a folder without slides{deeper}")
-
-
-def is_dicom_folder(folder: Path) -> bool:
-    """Whether DICOM files lie directly in ``folder``; a DICOMDIR's files often have no suffix."""
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    if any(path.suffix.lower() in SUFFIXES for path in files):
-        return False
-    return any(path.suffix.lower() == ".dcm" or (not path.suffix and is_dicom(path)) for path in files)
-
-
-def read_table(table: Path, settings: ConversionSettings) -> list[Entry]:
+def read_table(
+    table: Path, settings: ConversionSettings, longest: int | None = None
+) -> tuple[list[Entry], list[LeftOut]]:
     """The rows of a CSV: ``slide`` and, where they differ from ``settings``, ``mpp``, ``generator`` and ``output``.
 
-    Slides are relative to the table's own folder. Commas or semicolons, as spreadsheets write them.
+    Slides are relative to the table's own folder. A row that is wrong is left out; the second list says why.
 
     Raises:
-        SettingsError: it cannot be read, has a column that nobody knows, or a value that cannot be.
+        SettingsError: it is no table, or its first row names a column that does not exist.
     """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{table}: cannot be read as a table in UTF-8 ({error})") from None
-    first = text.partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ",", strict=True)
-    try:
-        header, *rows = [[cell.strip() for cell in row] for row in reader] or [[]]
-    except csv.Error as error:
-        raise SettingsError(f"{table}: not a table ({error})") from None
-    columns = [
-        {"output name": "output"}.get(word, word) for word in (cell.lower().replace("_", " ") for cell in header)
-    ]
-    if unknown := [word for word in columns if word not in _COLUMNS]:
-        raise SettingsError(f"{table}: unknown column {unknown[0]!r}; known are {', '.join(_COLUMNS)}")
-    if "slide" not in columns or len(set(columns)) < len(columns):
-        raise SettingsError(f"{table}: the first row must name each column once, slide among them")
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        if any(row):
-            if len(row) > len(columns):
-                raise SettingsError(f"{table}: line {number} has {len(row)} cells, the first row {len(columns)}")
-            entries.append(_entry(table, number, dict(zip(columns, row, strict=False)), settings))
-    slides = [entry.slide for entry in entries]
-    if twice := next((slide for slide in slides if slides.count(slide) > 1), None):
-        raise SettingsError(f"{table}: {twice.name} has more than one row")
-    return entries
-
-
-def output_name(slide: Path) -> str:
-    """``case.7_ihc`` for ``case.7.svs``; a folder has no suffix to lose."""
-    stem = slide.name if slide.is_dir() else _OUTPUT_SUFFIX.sub("", slide.name)
-    return f"{stem if slide.is_dir() or stem != slide.name else slide.stem}_ihc"
+    longest = longest or longest_name(table.absolute().parent)
+    entries: dict[Path, Entry] = {}
+    wrong: list[LeftOut] = []
+    for line, row in read_rows(table):
+        try:
+            if isinstance(row, WrongRowError):
+                raise row
+            slide = row_slide(table, row)
+            if slide in entries:
+                raise WrongRowError(f"{printable(slide.name)} has more than one row; the first counts")
+            entries[slide] = Entry(slide, row_name(slide, row, longest), row_settings(row, settings))
+        except WrongRowError as error:
+            wrong.append(wrong_row(table, line, error))
+    return list(entries.values()), wrong
 
 
 def refuse_collisions(entries: Sequence[Entry]) -> None:
@@ -163,41 +136,12 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
-def _inside(folder: Path, recursive: bool) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.endswith(_OUR_OWN):
-            continue
-        if path.is_file():
-            if path.suffix.lower() in SUFFIXES:
-                yield path
-        elif path.is_dir():
-            if is_dicom_folder(path):
-                yield path
-            elif recursive:
-                yield from _inside(path, recursive)
-
-
-def _absolute(path: Path) -> Path:
-    """Without dots, so that a slide that is named twice is one slide; links stay, for their names are what counts."""
-    return Path(os.path.abspath(path))
-
-
-def _entry(table: Path, number: int, row: dict[str, str], settings: ConversionSettings) -> Entry:
-    if not row["slide"]:
-        raise SettingsError(f"{table}: line {number} names no slide")
-    slide = _absolute(table.absolute().parent / Path(row["slide"]).expanduser())
-    name = _OUTPUT_SUFFIX.sub("", row.get("output", "")) or output_name(slide)
-    if "/" in name or "\\" in name or name.startswith("."):
-        raise SettingsError(
-            f"{table}: line {number}: {row['output']!r} is not the name of a file; folders come from -o"
-        )
-    values = settings.model_dump()
-    if row.get("mpp"):
-        values["slide"]["mpp"] = row["mpp"].replace(",", ".")
-    if row.get("generator"):
-        values["generator"]["name"] = row["generator"]
-    try:
-        return Entry(slide, name, ConversionSettings.model_validate(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise SettingsError(f"{table}: line {number}: {first['msg']}, got {first['input']!r}") from None
+def _no_slides(slides: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
+    named = "; ".join(str(each) for each in left_out[:_SHOWN])
+    more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+    if slides:
+        where = ", ".join(map(str, slides[:_SHOWN]))
+        return f"{where}: without slides" + (f" that can be taken: {named}{more}" if named else "")
+    if named:
+        return f"no slides: {named}{more}"
+    return "no slides: name files or folders, or give a table with --csv"

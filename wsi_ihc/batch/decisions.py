@@ -1,4 +1,4 @@
-"""What a slide needs: nothing, because it is done or has failed for good, or a conversion, and why."""
+"""Decides what a slide needs: a conversion and why, or nothing because it is done or has failed for good."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Decision:
     anew: bool = False
     """Nothing of earlier work can be used."""
     replaces: str | None = None
-    """Of the output that exists and is to be replaced: its sha256."""
+    """The sha256 of the output that exists and is to be replaced."""
 
 
 def decide(
     output: Path, record: SlideRecord | None, recipe: Recipe, *, retry_failed: bool = False, overwrite: bool = False
 ) -> Decision:
-    """Settled by the record of the slide, the output and its sidecar."""
+    """Decides by the record of the slide, its output and the sidecar beside it."""
     attempted = record is not None and bool(record.recipe)
     changed = "; ".join(differences(record.recipe, recipe)) if record and attempted else ""
     if output.exists():
@@ -57,13 +57,13 @@ def decide(
 
 
 def finished_file(output: Path) -> Mapping[str, Any]:
-    """What the sidecar tells of the file; empty when the two do not belong together."""
-    told = read_sidecar(output).get("file")
+    """What the sidecar says about the file; empty when the two do not belong together."""
+    stated = read_sidecar(output).get("file")
     try:
-        agrees = isinstance(told, dict) and told["bytes"] == output.stat().st_size and bool(told["sha256"])
+        agrees = isinstance(stated, dict) and stated["bytes"] == output.stat().st_size and bool(stated["sha256"])
     except (OSError, KeyError):
         return {}
-    return told if agrees and isinstance(told, dict) else {}
+    return stated if agrees and isinstance(stated, dict) else {}
 
 
 def _with_output(
@@ -79,7 +79,7 @@ def _with_output(
             return Decision("keep")
         if overwrite:
             return Decision("convert", "replaces an output that no batch made", True, True, sha256)
-        return Decision("keep", "its output was replaced by hand; left as it is, --overwrite makes it anew")
+        return Decision("keep", "its output was replaced by hand; it stays as it is, --overwrite replaces it")
     fresh = sha256 is not None and sha256 != record.replaces
     if fresh and not changed:
         # Named but not tidied up: the conversion itself finishes that.
@@ -90,7 +90,7 @@ def _with_output(
 
 
 def _for_good(record: SlideRecord) -> bool:
-    """The slide's own failure, which only another version of wsi-ihc might not meet again."""
+    """Whether the slide itself is to blame, so that only another version of wsi-ihc could convert it."""
     return record.state == "failed" and not record.retry and record.version == version("wsi-ihc")
 
 

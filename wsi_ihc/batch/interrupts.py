@@ -1,4 +1,4 @@
-"""Ctrl-C, a queue's SIGTERM and a closed terminal, noted when they come and answered where it is safe."""
+"""Ctrl-C, a queue's SIGTERM and a closed terminal: noted when they come, answered where it is safe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Interrupts:
-    """How often somebody has asked for the end: once is politely, more is at once."""
+    """How often the end was asked for: once ends in good order, twice ends at once."""
 
     count: int = 0
 
@@ -23,7 +23,7 @@ class Interrupts:
 
 @contextmanager
 def noted_interrupts() -> Iterator[Interrupts]:
-    """Between starting a child and writing that it runs there must be no exception out of nowhere.
+    """Notes signals, so that no exception comes between the start of a child and the record that it runs.
 
     A signal that is ignored (``nohup``, or a script's background) stays ignored here, but no longer by the system:
     our children would inherit that, and could not be stopped. Outside the main thread nothing is changed.

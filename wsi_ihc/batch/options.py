@@ -1,11 +1,12 @@
-"""How a cohort is worked through, and how children side by side share the machine."""
+"""Options of a batch, and how conversions side by side share the machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_ihc.batch.claims import STALE_AFTER_S
+from wsi_ihc.batch.limits import Limits
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.machine.processors import processors
@@ -15,18 +16,19 @@ _SLIDES_PER_GPU = 2
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a cohort is worked through."""
+    """Options of a run over a cohort that do not change any pixel."""
 
     jobs: int | None = None
-    """Slides at a time, among which the processor's threads are divided; by default 1, or two for each GPU."""
+    """Slides at a time; they share the processor's threads. 1 by default, or two for each GPU."""
     gpus: tuple[str, ...] = ()
-    """Each child sees one of them. While one slide is opened or written, the GPU stains the other: alone, a GPU would
-    wait for a third of the time (benchmarks/scaling.py)."""
+    """Each child sees one of them. While one slide is opened or written, the GPU stains the other: with one slide at a
+    time a GPU waits for a third of the time (benchmarks/scaling.py)."""
     retry_failed: bool = False
     overwrite: bool = False
     """Replace outputs that no batch has made."""
-    timeout_s: float | None = None
-    """For one slide."""
+    limits: Limits = field(default_factory=Limits)
+    strict: bool = False
+    """Count slides that are done with warnings as not done."""
     cache: Path | None = None
     cache_bytes: int | None = None
     stale_after_s: float = STALE_AFTER_S
@@ -50,7 +52,7 @@ class BatchOptions:
 
 
 def with_threads(settings: ConversionSettings, jobs: int) -> ConversionSettings:
-    """Children side by side share the processor, unless the user has said how many threads each may have."""
+    """``settings`` with the threads of one of ``jobs`` children; what the user has set stays."""
     if jobs == 1 or settings.compute.threads:
         return settings
     threads = max(2, min(8, processors() // jobs + 1))

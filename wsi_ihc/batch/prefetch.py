@@ -1,4 +1,4 @@
-"""Slides on slow storage, copied to a fast local disk ahead of their turn. Bounded; gone when the slide is done."""
+"""Copies slides from slow storage to a fast local disk before they are converted, and removes the copies afterwards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from wsi_ihc.batch.claims import birth, machine
 from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.regular_files import read_regular
 from wsi_ihc.slides.files import slide_files
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ _CHUNK_BYTES = 8 << 20
 
 @dataclass
 class Cache:
-    """Copies in ``folder``, one at a time in a thread of its own, of at most ``limit_bytes`` together."""
+    """Copies in ``folder``, made one after the other by a thread, of at most ``limit_bytes`` together."""
 
     folder: Path
     limit_bytes: int
@@ -36,7 +38,7 @@ class Cache:
 
     @classmethod
     def open(cls, parent: Path, limit_bytes: int | None) -> Cache:
-        """A folder of this process in ``parent``; those of processes that are dead are removed.
+        """Makes a folder of this process in ``parent``, and removes those of processes that have ended.
 
         Without a limit, half of what is free.
 
@@ -46,8 +48,8 @@ class Cache:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             _remove_orphans(parent)
-            folder = parent / f"{_PREFIX}{os.getpid()}-{birth(os.getpid())}"
-            folder.mkdir(exist_ok=True)
+            # A name that cannot be known before: nobody can put a link there.
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
             (folder / _OWNER).write_text(f"{machine()}\n{os.getpid()}\n{birth(os.getpid())}\n")
             return cls(folder, limit_bytes or shutil.disk_usage(parent).free // 2)
         except OSError as error:
@@ -104,14 +106,17 @@ class Cache:
 
 
 def source_bytes(slide: Path) -> int:
-    """Of all files that belong to the slide; 0 when it is missing."""
-    return sum(file.stat().st_size for file in slide_files(slide) if file.is_file())
+    """Bytes of all files that belong to the slide; 0 when it is missing or cannot be looked at."""
+    try:
+        return sum(file.stat().st_size for file in slide_files(slide) if file.is_file())
+    except (OSError, ValueError):
+        return 0
 
 
 def _remove_orphans(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         try:
-            where, process, born = (folder / _OWNER).read_text().split()
+            where, process, born = read_regular(folder / _OWNER).decode().split()
         except (OSError, ValueError):
             continue
         if where == machine() and birth(int(process)) != born:

@@ -1,4 +1,4 @@
-"""What can be known before the first slide: a night is too long to find it out in the morning."""
+"""Checks before the first slide: what would fail all night is reported in the evening."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def check_folder(folder: Path) -> None:
         StorageError: it cannot be made or written.
     """
     records = Records(folder)
+    if records.folder.is_symlink():
+        raise StorageError(f"{records.folder}: a link; records need a folder of their own, remove the link")
     try:
         records.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,15 +38,15 @@ def check_folder(folder: Path) -> None:
 
 
 def missing(entries: Sequence[Entry]) -> list[Entry]:
-    """Slides that are not there; they fail, and keep nobody else from being stained."""
+    """Slides that do not exist. They fail; the others are stained."""
     return [entry for entry in entries if not entry.slide.exists()]
 
 
 def check_owners(entries: Sequence[Entry], folder: Path) -> None:
-    """Another cohort in the same folder may have used an output's name for another slide.
+    """Checks that no other cohort in the same folder has used an output's name for another slide.
 
     Raises:
-        SettingsError: it has.
+        SettingsError: one has.
     """
     records = Records(folder)
     for entry in entries:
@@ -59,7 +61,7 @@ def check_owners(entries: Sequence[Entry], folder: Path) -> None:
 
 
 def check_schedulers(entries: Sequence[Entry]) -> None:
-    """Raises ClusterError when nobody listens where a dask scheduler should."""
+    """Raises ClusterError when no dask scheduler answers at an address of the settings."""
     for address in {entry.settings.compute.scheduler for entry in entries}:
         host, _, port = (address or "").rpartition("://")[2].rpartition(":")
         if not port.isdecimal():
@@ -73,7 +75,7 @@ def check_schedulers(entries: Sequence[Entry]) -> None:
 
 
 def needed_bytes(entries: Sequence[Entry], folder: Path, jobs: int) -> int:
-    """Rough space for the outputs that are still to come, and for those in the making, which exist twice."""
+    """Roughly the bytes of the outputs that are not there yet; an output that is being written exists twice."""
     sizes = [
         source_bytes(entry.slide) * _GROWTH[entry.settings.output.compression]
         for entry in entries
@@ -83,7 +85,7 @@ def needed_bytes(entries: Sequence[Entry], folder: Path, jobs: int) -> int:
 
 
 def check_space(entries: Sequence[Entry], folder: Path, jobs: int) -> None:
-    """Raises StorageError when the disk of ``folder`` cannot hold what is to come."""
+    """Raises StorageError when the disk of ``folder`` cannot hold the outputs that are not there yet."""
     needed = needed_bytes(entries, folder, jobs)
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from wsi_ihc.batch.search import LeftOut
 from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.atomic import write_atomically
+from wsi_ihc.machine.regular_files import read_regular
 
 State = Literal["waiting", "running", "done", "failed"]
 
 FOLDER = ".wsi-ihc"
+_LEFT_OUT = "left-out"
 
 
 class SlideRecord(BaseModel):
@@ -49,6 +55,14 @@ class SlideRecord(BaseModel):
     """While an older output is made anew: the sha256 of the old one."""
     version: str | None = None
     """Of wsi-ihc at the last attempt."""
+    generator: str | None = None
+    """Name of the generator that made the output."""
+    mpp: float | None = None
+    """Micrometres per pixel of the output."""
+    tissue: float | None = None
+    """Share of the plane that is tissue, 0 to 1."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know about the output although nothing failed: one line each."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +82,14 @@ class Records:
     def read(self, name: str) -> SlideRecord | None:
         """None when there is no record, or only a damaged one."""
         try:
-            return SlideRecord.model_validate_json(self.path(name).read_bytes())
-        except (OSError, ValidationError):
+            # By way of Python: pydantic's own JSON knows no names with bytes that are not UTF-8.
+            return SlideRecord.model_validate(json.loads(read_regular(self.path(name))))
+        except (OSError, ValueError, RecursionError, ValidationError):
             return None
 
     def write(self, name: str, record: SlideRecord) -> None:
         """Raises StorageError."""
-        write_whole(self.path(name), record.model_dump_json(indent=2) + "\n")
+        write_whole(self.path(name), json.dumps(record.model_dump(), indent=2) + "\n")
 
     def all(self) -> Iterator[tuple[str, SlideRecord]]:
         """Every slide of the folder, by name."""
@@ -86,6 +101,37 @@ class Records:
         """Absolute paths of what was or will be made here."""
         return frozenset(Path(os.path.abspath(self.output / record.output)) for _, record in self.all())
 
+    def write_left_out(self, command: Sequence[str], left_out: Sequence[LeftOut]) -> None:
+        """Keeps what ``command`` has left out, in place of what it left out before.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        name = hashlib.sha256("\0".join(command).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        path = self.folder / _LEFT_OUT / f"{name}.json"
+        if left_out or path.exists():
+            write_whole(path, json.dumps([[each.name, each.reason] for each in left_out], indent=2) + "\n")
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What all commands on this folder have left out, in order; without what has become a slide since."""
+        found = set()
+        for path in (self.folder / _LEFT_OUT).glob("*.json"):
+            with suppress(OSError, ValueError, TypeError, RecursionError):
+                found |= {LeftOut(str(name), str(reason)) for name, reason in json.loads(read_regular(path))}
+        slides = [Path(record.slide) for _, record in self.all()] if found else []
+        taken = {str(path) for slide in slides for path in (slide, *slide.parents)}
+        return tuple(sorted(each for each in found if each.name not in taken))
+
+    def is_writable(self) -> bool:
+        """Whether the folder takes files: where it does, the trouble with a single file is that file's own."""
+        probe = self.folder / ".probe"
+        try:
+            write_atomically(probe, b"x" * 4096)
+            probe.unlink()
+        except OSError:
+            return False
+        return True
+
 
 def write_whole(path: Path, text: str) -> None:
     """The file appears or changes at once, and survives a power cut.
@@ -93,15 +139,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); run the same command again when it can, it continues"
-        ) from None
+        write_atomically(path, text.encode("utf-8", "surrogateescape"))
+    except StorageError as error:
+        raise StorageError(f"{error}; run the same command again when it can, it continues") from None

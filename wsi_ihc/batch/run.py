@@ -1,52 +1,39 @@
-"""The run over a cohort: claims slides, starts a child for each, watches, records, and comes to an end by itself."""
+"""The run over a cohort: claims slides, starts a child for each, watches it, and records how it ended."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from wsi_ihc.batch import transitions
-from wsi_ihc.batch.children import Child, ConvertCommand, Ending, convert_command, generator_fingerprint
+from wsi_ihc.batch.children import ConvertCommand, Ending, convert_command, generator_fingerprint
 from wsi_ihc.batch.claims import BEAT_S, Claims
 from wsi_ihc.batch.cohort import Entry
-from wsi_ihc.batch.decisions import Decision, decide
+from wsi_ihc.batch.decisions import decide
 from wsi_ihc.batch.interrupts import Interrupts, noted_interrupts
+from wsi_ihc.batch.jobs import GRACE_S, Job
 from wsi_ihc.batch.options import BatchOptions, with_threads
 from wsi_ihc.batch.prefetch import Cache
-from wsi_ihc.batch.recipe import Recipe, make_recipe
+from wsi_ihc.batch.recipe import make_recipe
 from wsi_ihc.batch.records import Records, SlideRecord
 from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.batch.thumbnails import keep_thumbnail
 from wsi_ihc.batch.watcher import Watcher
-from wsi_ihc.errors import ClusterError, StorageError
+from wsi_ihc.errors import ClusterError, GeneratorError, StorageError, WsiIhcError, one_line
 
 _TICK_S = 0.2
 _SAID_S = 1.0
 _OTHERS_S = 1.0
 _SUMMARY_S = 30.0
-_GRACE_S = 20.0
-"""For a child that was asked to end, before it is killed."""
-
-
-@dataclass
-class _Job:
-    """A slide that is claimed and will be, or is being, converted."""
-
-    entry: Entry
-    record: SlideRecord
-    recipe: Recipe
-    decision: Decision
-    source: Future[Path]
-    child: Child | None = None
-    seat: dict[str, str] = field(default_factory=dict)
-    line: str = ""
-    listened: float = 0.0
+_SOON_S = 2.0
+_REST = 10
+"""A summary of a large cohort takes a while: at least so many times as long passes before the next."""
 
 
 def run_batch(
@@ -58,23 +45,21 @@ def run_batch(
     command: ConvertCommand = convert_command,
     fingerprint: Callable[[str], str] = generator_fingerprint,
 ) -> dict[str, SlideRecord]:
-    """Attempts every slide, each in a process of its own, and returns what became of each by its name.
+    """Attempts every slide, each in a process of its own, and returns the record of each by its name.
 
-    Slides that another batch has claimed are waited for. When interrupted the children are ended, and what they have
-    finished is kept.
+    Whatever happens to one slide is that slide's failure; the others go on. Slides that another batch has claimed are
+    waited for. When interrupted the children are ended, and what they have finished is kept.
 
     Raises:
-        SettingsError, GeneratorError: before the first slide.
+        SettingsError: before the first slide.
+        GeneratorError: before the first slide, where no generator of the cohort can be used.
         StorageError: records cannot be written any more; children are ended.
         ClusterError: the dask cluster is lost, which every slide needs; slides that are not done wait.
         KeyboardInterrupt: after the children have ended.
     """
     seats = options.seats()
-    generators = {name: fingerprint(name) for name in {entry.settings.generator.name for entry in entries}}
+    generators = fingerprints(entries, fingerprint)
     records = Records(folder)
-    for entry in entries:
-        if records.read(entry.name) is None:
-            records.write(entry.name, transitions.fresh(entry, folder))
     cache = Cache.open(options.cache, options.cache_bytes) if options.cache else None
     run = _Run(
         folder, options, watcher, command, generators, records,
@@ -83,10 +68,31 @@ def run_batch(
     watcher.begin(len(entries))
     with noted_interrupts() as run.interrupts:
         try:
+            run.register(entries)
             run.work()
         finally:
             run.close()
     return run.results
+
+
+def fingerprints(
+    entries: Sequence[Entry], fingerprint: Callable[[str], str] = generator_fingerprint
+) -> dict[str, str | GeneratorError]:
+    """The fingerprint of each generator by the name that the entries give it, or why it cannot be used.
+
+    Raises:
+        GeneratorError: none of them can be used.
+    """
+    found: dict[str, str | GeneratorError] = {}
+    for name in dict.fromkeys(entry.settings.generator.name for entry in entries):
+        try:
+            found[name] = fingerprint(name)
+        except GeneratorError as error:
+            found[name] = error
+    errors = [error for error in found.values() if isinstance(error, GeneratorError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    return found
 
 
 @dataclass
@@ -95,64 +101,103 @@ class _Run:
     options: BatchOptions
     watcher: Watcher
     command: ConvertCommand
-    generators: Mapping[str, str]
+    generators: Mapping[str, str | GeneratorError]
     records: Records
     claims: Claims
     cache: Cache | None
     seats: list[dict[str, str]]
     pending: deque[Entry]
     results: dict[str, SlideRecord] = field(default_factory=dict)
-    ready: deque[_Job] = field(default_factory=deque)
-    running: list[_Job] = field(default_factory=list)
+    ready: deque[Job] = field(default_factory=deque)
+    running: list[Job] = field(default_factory=list)
     elsewhere: dict[str, Entry] = field(default_factory=dict)
     beaten: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
     asked: float = 0.0
     summarised: float = 0.0
+    summary_takes_s: float = 0.0
+    told: int = 0
+    """Results that the summary shows."""
+    mentioned: bool = False
+    """Whether the user knows that the file system has no locks."""
+
+    def register(self, entries: Sequence[Entry]) -> None:
+        """Writes a record for each slide that has none, so that status shows the whole cohort from the start."""
+        for entry in entries:
+            with suppress(Exception):  # the slide itself will fail
+                if self.records.read(entry.name) is None:
+                    self.records.write(entry.name, transitions.fresh(entry, self.folder))
 
     def work(self) -> None:
         while self.pending or self.ready or self.running or self.elsewhere:
             self.interrupts.check()
             self._beat()
             for job in list(self.running):
-                self._watch(job)
+                self._with(job.entry, partial(self._watch, job))
             self._ask_others()
             while self.pending and self._wants_more():
-                self._consider(self.pending.popleft())
+                entry = self.pending.popleft()
+                self._with(entry, partial(self._consider, entry))
                 self.interrupts.check()
                 self._beat()
             while self.seats and self.ready and self.ready[0].source.done():
-                self._start(self.ready.popleft())
+                job = self.ready.popleft()
+                self._with(job.entry, partial(self._start, job))
             self._summarise()
             if self.running or self.elsewhere or (self.ready and not self.ready[0].source.done()):
                 time.sleep(_TICK_S)
+
+    def _with(self, entry: Entry, step: Callable[[], None]) -> None:
+        """Does ``step`` for one slide; an error is that slide's failure, unless it concerns every slide."""
+        try:
+            step()
+        except (ClusterError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, StorageError) and not self.records.is_writable():
+                raise
+            self._lose(entry, error if isinstance(error, WsiIhcError) else _internal(error))
+
+    def _lose(self, entry: Entry, error: Exception) -> None:
+        for job in [job for job in self.running if job.entry is entry]:
+            job.kill(one_line(error))
+            self.running.remove(job)
+            self.seats.append(job.seat or {})
+        self.elsewhere.pop(entry.name, None)
+        if self.cache:
+            self.cache.remove(entry.name)
+        record = self.records.read(entry.name) or transitions.blank(entry, self.folder)
+        record = transitions.failed(record, Ending(False, one_line(error)))
+        with suppress(OSError, ValueError):
+            self.records.write(entry.name, record)
+        with suppress(OSError, ValueError):
+            self.claims.release(entry.name)
+        self.results[entry.name] = record
+        self.watcher.ended(entry, record, news=True)
 
     def close(self) -> None:
         """Ends what runs, gives back every claim and writes the summary; also after an error."""
         jobs = [*self.running, *self.ready]
         for job in self.running:
-            assert job.child
-            job.child.stop("interrupted")
+            job.running.stop("interrupted")
         try:
             self._await_end()
         finally:
             for job in self.running:
-                assert job.child
-                job.child.stop("interrupted", signal.SIGKILL)
-                job.child.process.wait()
-            # The first trouble is the one to tell; a disk that is full must not keep us from the rest.
-            with suppress(StorageError):
-                for job in jobs:
+                job.kill("interrupted")
+            # The first error is the one to report; a disk that is full must not keep the rest from being done.
+            for job in jobs:
+                with suppress(OSError):
                     self._give_back(job)
-            with suppress(StorageError):
+            with suppress(OSError):
                 self.claims.release_all()
             if self.cache:
                 self.cache.close()
-            with suppress(StorageError):
+            with suppress(OSError):
                 write_summary(self.records)
 
     def _await_end(self) -> None:
-        deadline, asked = time.monotonic() + _GRACE_S, self.interrupts.count
+        deadline, asked = time.monotonic() + GRACE_S, self.interrupts.count
         while any(job.child and job.child.process.poll() is None for job in self.running):
             if time.monotonic() > deadline or self.interrupts.count > asked:
                 return
@@ -166,16 +211,20 @@ class _Run:
         return busy < 2 * self.options.at_once and self.cache.has_room(self.pending[0].slide)
 
     def _consider(self, entry: Entry) -> None:
-        """Claims the slide and finds out whether anything is to be done."""
+        """Claims the slide and decides whether anything is to be done."""
         if owner := self.claims.take(entry.name):
             if entry.name not in self.elsewhere:
-                self.watcher.note(f"{entry.name}: {owner} is at work on it")
+                self.watcher.note(f"{entry.name}: {owner} converts it")
             self.elsewhere[entry.name] = entry
             return
         self.elsewhere.pop(entry.name, None)
+        self._mention_locks()
+        generator = self.generators[entry.settings.generator.name]
+        if isinstance(generator, GeneratorError):
+            raise generator
         # Read under the claim: another batch may have just finished it.
         record = self.records.read(entry.name)
-        recipe = make_recipe(entry.slide, entry.settings, self.generators[entry.settings.generator.name])
+        recipe = make_recipe(entry.slide, entry.settings, generator)
         output = entry.output(self.folder)
         decision = decide(
             output, record, recipe, retry_failed=self.options.retry_failed, overwrite=self.options.overwrite
@@ -185,7 +234,7 @@ class _Run:
             case "keep":
                 if decision.why:
                     self.watcher.note(f"{entry.name}: {decision.why}")
-                self._settle(entry, record, news=False)
+                self._settle(entry, transitions.described(record, output), news=False)
             case "leave":
                 self._settle(entry, record, news=False)
             case "adopt":
@@ -194,7 +243,7 @@ class _Run:
             case "refuse":
                 self._settle(entry, transitions.failed(record, Ending(False, decision.why)))
             case "convert":
-                self.ready.append(_Job(entry, record, recipe, decision, self._source(entry)))
+                self.ready.append(Job(entry, record, recipe, decision, self._source(entry)))
 
     def _source(self, entry: Entry) -> Future[Path]:
         if self.cache:
@@ -203,45 +252,39 @@ class _Run:
         own.set_result(entry.slide)
         return own
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         entry, decision = job.entry, job.decision
         job.record = transitions.begun(job.record, entry, job.recipe, decision)
         settings = with_threads(entry.settings, self.options.at_once)
         command = self.command(job.source.result(), entry.output(self.folder), settings, decision.overwrite)
         self.records.write(entry.name, job.record)
-        job.child = Child.start(command, self.records.path(entry.name, ".log"), self.seats[0], decision.why)
+        log, output = self.records.path(entry.name, ".log"), entry.output(self.folder)
+        job.start(command, log, self.seats[0], output, self.options.limits)
         job.seat = self.seats.pop(0)
         self.running.append(job)
         self.watcher.started(entry, decision.why)
 
-    def _watch(self, job: _Job) -> None:
-        child, limit = job.child, self.options.timeout_s
-        assert child
-        if ending := child.ending():
+    def _watch(self, job: Job) -> None:
+        if ending := job.running.ending():
             self._finish(job, ending)
-            return
-        if limit and child.seconds > limit + _GRACE_S:
-            child.stop("", signal.SIGKILL)
-        elif limit and child.seconds > limit and not child.stopped:
-            child.stop(f"took longer than {limit / 60:g} minutes; continue it with --retry-failed and more --timeout")
-        if time.monotonic() - job.listened > _SAID_S:
-            job.listened, before, job.line = time.monotonic(), job.line, child.said()
-            if job.line != before:
-                self.watcher.said(job.entry, job.line)
+        elif line := job.watch():
+            self.watcher.said(job.entry, line)
 
-    def _finish(self, job: _Job, ending: Ending) -> None:
-        assert job.child
-        entry, record = job.entry, transitions.after(job.record, job.child.seconds)
+    def _finish(self, job: Job, ending: Ending) -> None:
+        entry, record = job.entry, transitions.after(job.record, job.running.seconds)
         self.running.remove(job)
-        self.seats.append(job.seat)
+        self.seats.append(job.seat or {})
         if ending.ok:
             record = transitions.finished(record, entry.output(self.folder))
             keep_thumbnail(entry.output(self.folder), self.records.path(entry.name, ".jpg"))
         else:
-            # A copy in the cache is no place that a person knows.
+            # The user knows the slide by its own path, not by that of a copy in the cache.
             reason = ending.reason.replace(str(job.source.result()), str(entry.slide))
-            told = Ending(False, reason, ending.retry)
-            record = transitions.failed(record, told) if ending.alone else transitions.interrupted(record, reason)
+            record = (
+                transitions.failed(record, Ending(False, reason, ending.retry))
+                if ending.alone
+                else transitions.interrupted(record, reason)
+            )
         if self.cache:
             self.cache.remove(entry.name)
         self._settle(entry, record)
@@ -255,7 +298,7 @@ class _Run:
         self.results[entry.name] = record
         self.watcher.ended(entry, record, news=news)
 
-    def _give_back(self, job: _Job) -> None:
+    def _give_back(self, job: Job) -> None:
         if job.child:
             record = transitions.after(job.record, job.child.seconds)
             done = job.child.process.returncode == 0
@@ -271,11 +314,9 @@ class _Run:
         for name in self.claims.beat():
             # This process was asleep for so long that another took it for dead.
             for job in [job for job in self.running if job.entry.name == name]:
-                assert job.child
-                job.child.stop("another batch has taken over", signal.SIGKILL)
-                job.child.process.wait()
+                job.kill("another batch has taken over")
                 self.running.remove(job)
-                self.seats.append(job.seat)
+                self.seats.append(job.seat or {})
                 self.elsewhere[name] = job.entry
             for job in [job for job in self.ready if job.entry.name == name]:
                 self.ready.remove(job)
@@ -285,16 +326,33 @@ class _Run:
             self.watcher.note(f"{name}: another batch has taken it over")
 
     def _ask_others(self) -> None:
-        """Whether a slide that another batch had claimed is free: finished, or its owner dead."""
+        """Looks whether a slide that another batch had claimed is free: finished, or its owner dead."""
         if not self.elsewhere or not self.seats or self.ready or time.monotonic() - self.asked < _OTHERS_S:
             return
         self.asked = time.monotonic()
         for entry in list(self.elsewhere.values()):
             if self.seats and not self.ready:
-                self._consider(entry)
+                self._with(entry, partial(self._consider, entry))
+
+    def _mention_locks(self) -> None:
+        if not self.claims.locks and not self.mentioned:
+            self.mentioned = True
+            self.watcher.note(
+                f"{self.folder}: this file system has no file locks; batches that run at the same time on this folder "
+                "may both convert a slide that a killed batch has left"
+            )
 
     def _summarise(self) -> None:
-        if time.monotonic() - self.summarised > _SUMMARY_S:
-            write_summary(self.records)
-            # A large cohort's page takes a while; it must not become what the batch does.
+        """Rewrites the summary when slides have ended, and at times; never for more than a tenth of the time."""
+        now = time.monotonic()
+        waited = now - self.summarised
+        if waited > _SUMMARY_S or (len(self.results) != self.told and waited > self.summary_takes_s):
+            self.told = len(self.results)
+            with suppress(OSError):  # what is wrong with the folder shows when a record is written
+                write_summary(self.records)
             self.summarised = time.monotonic()
+            self.summary_takes_s = max(_SOON_S, _REST * (self.summarised - now))
+
+
+def _internal(error: Exception) -> WsiIhcError:
+    return WsiIhcError(f"internal error: {type(error).__name__}: {one_line(error)}")

@@ -1,4 +1,4 @@
-"""Whom a run over a cohort tells how it goes: the command line draws a display, a program may do its own."""
+"""Callbacks of a run over a cohort. The command line draws a display; a program may pass its own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from wsi_ihc.batch.records import SlideRecord
 
 
 class Watcher(Protocol):
-    """Told how the run goes, from the thread that runs it."""
+    """Called from the thread that runs the cohort."""
 
     def begin(self, total: int) -> None:
-        """So many slides are looked at."""
+        """The run starts with ``total`` slides."""
 
     def started(self, entry: Entry, why: str) -> None:
-        """Its child works now; ``why`` where that needs saying."""
+        """The conversion of a slide starts; ``why`` where there is a reason to name."""
 
     def said(self, entry: Entry, line: str) -> None:
-        """Its child's last line is another one."""
+        """The conversion has printed ``line``."""
 
     def ended(self, entry: Entry, record: SlideRecord, *, news: bool) -> None:
-        """Done, failed, or waiting again; without ``news`` nothing was to be done."""
+        """Done, failed, or waiting again; ``news`` is False where nothing was to be done."""
 
     def note(self, text: str) -> None:
         """One line about the run as a whole."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done and what it would cost; write nothing.")
 @click.option("--report", "with_report", is_flag=True, help="Also write a page about the output, OUT.html.")
+@click.option("--thumbnail", type=OUTPUT, hidden=True, help="Also write a small picture of SLIDE there; for batch.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Also what reader, level and settings were chosen, and why.")
 def convert(
@@ -34,6 +35,7 @@ def convert(
     overwrite: bool,
     dry_run: bool,
     with_report: bool,
+    thumbnail: Path | None,
     quiet: bool,
     verbose: bool,
     **values: Any,
@@ -74,6 +76,10 @@ def convert(
         return
     if not quiet:
         _show_report(report, card)
+    if thumbnail:
+        from wsi_ihc.batch.thumbnails import keep_slide_thumbnail
+
+        keep_slide_thumbnail(slide, settings.slide, thumbnail)
     if with_report:
         from wsi_ihc.cli.report import report_after_conversion
 

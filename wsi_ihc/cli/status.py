@@ -1,8 +1,7 @@
-"""``wsi-ihc status``: where a cohort stands, while it runs or afterwards, from any machine that sees its folder."""
+"""``wsi-ihc status``: the state of a batch, while it runs or afterwards, from any machine that sees its folder."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsi_ihc.errors import OutputError
+from wsi_ihc.machine.text import json_text, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,28 +24,30 @@ _WATCH_S = 2.0
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="OUT")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--watch", is_flag=True, help="Keep showing it, until nothing runs any more.")
+@click.option("--watch", is_flag=True, help="Keep showing it until nothing runs.")
 def status(folder: Path, as_json: bool, watch: bool) -> None:
-    """Show what is done, running, failed and why, or waiting in OUT; the pace, and roughly the time that is left."""
+    """Show which slides in OUT are done, running, failed and why, or waiting; the pace and roughly the time left."""
     from wsi_ihc.batch import Records, read_cohort, tally
     from wsi_ihc.batch.summary import as_json as summary
 
     records = Records(folder)
     if not records.folder.is_dir():
-        raise OutputError(f"{folder}: no batch has worked here; give the folder that was its -o")
+        raise OutputError(f"{folder}: no batch has written here; give the folder that was its -o")
     if as_json:
         cohort = read_cohort(records)
-        click.echo(json.dumps(summary(cohort, tally(cohort)), indent=2, ensure_ascii=False))
+        click.echo(json_text(summary(records, cohort, tally(cohort), records.left_out())))
         return
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
     console = Console()
 
     def view() -> tuple[RenderableType, Tally]:
         cohort = read_cohort(records)
         found = tally(cohort)
-        return Group(_table(cohort, console.is_terminal), _line(found)), found
+        left_out = [Text(f"left out: {printable(each)}") for each in records.left_out()]
+        return Group(_table(cohort, console.is_terminal), *left_out, _line(found, len(left_out))), found
 
     shown, found = view()
     if not watch:
@@ -63,13 +65,14 @@ def _table(cohort: dict[str, SlideRecord], wide: bool) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from wsi_ihc.cli.batch_display import name_of, warnings_in_words
     from wsi_ihc.cli.progress import duration
 
     rows = sorted(cohort.items(), key=lambda item: _ORDER[item[1].state])
     cells = [
         (
-            Path(record.slide).name,
-            record.state,
+            name_of(record),
+            f"{record.state}, {warnings_in_words(record)}" if record.warnings else record.state,
             f"{record.megapixels:.1f}" if record.megapixels else "",
             duration(record.seconds) if record.attempts else "",
             _why(record),
@@ -87,22 +90,32 @@ def _table(cohort: dict[str, SlideRecord], wide: bool) -> RenderableType:
     for head, justify in zip(heads[2:], ("right", "right", "left"), strict=True):
         table.add_column(head, justify=justify)  # type: ignore[arg-type]
     for row in cells:
-        table.add_row(*(Text(word, _COLOURS[row[1]] if index == 1 else "") for index, word in enumerate(row)))
+        table.add_row(
+            *(Text(word, _COLOURS[word.partition(",")[0]] if index == 1 else "") for index, word in enumerate(row))
+        )
     return table
 
 
 def _why(record: SlideRecord) -> str:
-    if record.state == "running":
-        return f"process {record.process} on {record.host}"
-    return record.reason.removeprefix(f"{record.slide}: ") if record.state != "done" else ""
+    from wsi_ihc.batch.sharing import short_reason
+
+    match record.state:
+        case "running":
+            why = f"process {record.process} on {record.host}"
+        case "done":
+            why = "; ".join(record.warnings)
+        case _:
+            why = short_reason(record)
+    return printable(why)
 
 
-def _line(found: Tally) -> RenderableType:
+def _line(found: Tally, left_out: int) -> RenderableType:
     from rich.text import Text
 
     from wsi_ihc.cli.progress import duration
 
     words = [f"{getattr(found, state)} {state}" for state in ("done", "running", "failed", "waiting")]
+    words += [f"{left_out} left out"] if left_out else []
     if found.megapixels_per_s:
         words.append(f"{found.megapixels_per_s:.2f} Mpx/s")
     if found.remaining_s:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.regular_files import read_regular
+from wsi_ihc.machine.text import json_text
 
 _TIFF_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -111,7 +113,7 @@ def sidecar_path(output: Path) -> Path:
 def read_sidecar(output: Path) -> dict[str, Any]:
     """The JSON beside ``output``; empty when it is absent or damaged."""
     try:
-        content = json.loads(sidecar_path(output).read_bytes())
+        content = json.loads(read_regular(sidecar_path(output)))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -137,7 +139,7 @@ def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *,
             "file": {"name": output.name, "bytes": file.stat().st_size, "sha256": sha256},
             "run": dict(run),
         }
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"{path}: the sidecar cannot be written ({error.strerror})") from None
