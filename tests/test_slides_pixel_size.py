@@ -63,6 +63,34 @@ def test_aperio() -> None:
     assert mpp_of_aperio("Aperio Image Library|AppMag = x") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "mpp"),
+    [
+        ("0.4990", 0.499),
+        ("0,500000", 0.5),
+        ("1,008", 1.008),
+        ("2.5E-1", 0.25),
+        ("0.5 um", 0.5),
+        (" .25 ", 0.25),
+        ("-1", -1.0),
+    ],
+)
+def test_a_number_is_read_whole(text: str, mpp: float) -> None:
+    assert mpp_of_aperio(f"Aperio|AppMag = 20|MPP = {text}|Left = 3") == (mpp, mpp)
+
+
+@pytest.mark.parametrize("text", ["1.#QNAN", "0.25.1", "NaN", "1,234.5", "0x1", "1e9999", "0.5 mm", "٣", "5" * 90])
+def test_half_a_number_is_none(text: str) -> None:
+    believed = settle(mpp_of_aperio(f"Aperio|MPP = {text}"), None)
+    assert believed.mpp is None
+    assert "no number" in believed.notices[0]
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_no_text_is_no_statement(text: str) -> None:
+    assert mpp_of_aperio(f"Aperio|MPP = {text}|Left = 1") is None
+
+
 def test_resolution_tags_count_only_with_a_unit() -> None:
     assert pixel_size.from_resolution_tags(20000.0, 20000.0, 3) == (0.5, 0.5)
     assert pixel_size.from_resolution_tags(50800.0, 50800.0, 2) == (0.5, 0.5)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import SettingsError, StorageError
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.tissue import TissueMask, read_geojson, write_geojson
+from wsi_ihc.tissue import outlines as outlines_module
+from wsi_ihc.tissue.outline_scale import scale_doubt
 from wsi_ihc.tissue.outlines import outlines, signed_area
 
 SQUARE = [[[10, 20], [50, 20], [50, 60], [10, 60], [10, 20]]]
@@ -122,6 +126,120 @@ def test_holes_and_ignored_annotations_are_cut_out(tmp_path: Path, document: Any
     assert not pixels[30:50, 20:40].any()
 
 
+@pytest.mark.parametrize(
+    "classification",
+    [
+        {"name": "Artifact"},
+        {"name": "Tumor: Ignore*"},
+        {"names": ["Tumor", "Ignore*"]},
+        "Ignore*",
+    ],
+)
+def test_what_is_no_tissue_is_cut_out_in_every_spelling(tmp_path: Path, classification: Any) -> None:
+    hole = {"type": "Feature", "geometry": polygon(HOLE), "properties": {"classification": classification}}
+    assert read(tmp_path / "a.geojson", [feature(polygon(*SQUARE)), hole]).sum() == 40 * 40 - 20 * 20
+
+
+def test_missing_cores_and_empty_objects_are_skipped_with_a_notice(tmp_path: Path) -> None:
+    core = {"type": "Feature", "geometry": polygon(HOLE), "properties": {"objectType": "tma_core", "isMissing": True}}
+    here = {"type": "Feature", "geometry": polygon(*SQUARE), "properties": {"isMissing": False}}
+    far = {**core, "geometry": polygon([[70, 70], [90, 70], [90, 90]])}
+    (tmp_path / "a.geojson").write_text(json.dumps([core, far, here, feature(None)]))  # type: ignore[arg-type]
+    mask = read_geojson(tmp_path / "a.geojson", size=Size(100, 100), scale=1.0, downsample=1.0)
+    assert mask.pixels.sum() == 1600
+    assert mask.notices == (
+        "a.geojson: 1 objects without a geometry were skipped",
+        "a.geojson: 2 TMA cores are marked as missing and were skipped",
+    )
+
+
+class TestArchives:
+    TEXT = json.dumps([{"type": "Polygon", "coordinates": SQUARE}])
+
+    def archive(self, path: Path, **members: str) -> Path:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in members.items():
+                archive.writestr(name.replace("_", "."), text)
+        return path
+
+    def pixels(self, path: Path) -> int:
+        return int(read_geojson(path, size=Size(100, 100), scale=1.0, downsample=1.0).pixels.sum())
+
+    def test_zip_and_gz(self, tmp_path: Path) -> None:
+        assert self.pixels(self.archive(tmp_path / "a.zip", a_geojson=self.TEXT, readme_txt="x")) == 1600
+        (tmp_path / "a.geojson.gz").write_bytes(gzip.compress(self.TEXT.encode()))
+        assert self.pixels(tmp_path / "a.geojson.gz") == 1600
+
+    def test_which_of_several_is_not_guessed(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match="2 GeoJSON files"):
+            self.pixels(self.archive(tmp_path / "a.zip", a_geojson=self.TEXT, b_json=self.TEXT))
+
+    def test_a_bomb_is_refused(self, tmp_path: Path) -> None:
+        bomb = self.archive(tmp_path / "a.zip", a_json=" " * 70_000_000)
+        with pytest.raises(SettingsError, match="more than 64 MB"):
+            self.pixels(bomb)
+
+    @pytest.mark.parametrize("name", ["a.zip", "a.gz"])
+    def test_a_damaged_one_is_one_line(self, tmp_path: Path, name: str) -> None:
+        data = gzip.compress(self.TEXT.encode() * 50)
+        if name == "a.zip":
+            data = self.archive(tmp_path / name, a_json=self.TEXT * 50).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(SettingsError, match=name) as caught:
+            self.pixels(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+class TestBounds:
+    def test_more_polygons_than_tissue_has(self, tmp_path: Path) -> None:
+        shapes = {"type": "MultiPolygon", "coordinates": [[[[1, 1], [2, 1], [2, 2]]]] * 60_000}
+        with pytest.raises(SettingsError, match="not cells"):
+            read(tmp_path / "a.geojson", shapes)
+
+    def test_a_ring_that_crosses_the_slide_too_often(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(outlines_module, "MOST_CROSSINGS", 5_000)
+        comb = [[x / 10, 90 * (x % 2)] for x in range(900)]
+        with pytest.raises(SettingsError, match="900 corners crosses the picture"):
+            read(tmp_path / "a.geojson", polygon(comb))
+
+    def test_a_ring_filled_in_parts_is_the_same(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        random = np.random.default_rng(4)
+        ring = polygon(random.integers(0, 100, (60, 2)).tolist())
+        at_once = read(tmp_path / "a.geojson", ring)
+        for part in (1, 7, 100):
+            monkeypatch.setattr(outlines_module, "PART", part)
+            assert np.array_equal(read(tmp_path / "a.geojson", ring), at_once)
+
+
+class TestScale:
+    @pytest.fixture
+    def tissue(self) -> NDArray[np.bool_]:
+        pixels = np.zeros((160, 200), bool)
+        pixels[80:140, 100:180] = True
+        return pixels
+
+    def test_outlines_of_the_tissue_are_believed(self, tissue: NDArray[np.bool_]) -> None:
+        assert scale_doubt(tissue, tissue, 0.25) is None
+        assert scale_doubt(tissue[::2, ::2], tissue, 0.25) is None
+
+    @pytest.mark.parametrize(("factor", "said"), [(2, "export 2 times smaller"), (4, "4 times as large")])
+    def test_a_smaller_export_is_seen(self, tissue: NDArray[np.bool_], factor: int, said: str) -> None:
+        drawn = np.zeros_like(tissue)
+        drawn[: 160 // factor, : 200 // factor] = tissue[::factor, ::factor]
+        assert said in str(scale_doubt(drawn, tissue, None))
+
+    def test_micrometres_are_seen(self, tissue: NDArray[np.bool_]) -> None:
+        drawn = np.zeros_like(tissue)
+        drawn[40:70, 50:90] = True
+        assert "or are they in um" in str(scale_doubt(drawn, tissue, 0.5001))
+        drawn[:] = False
+        drawn[32:56, 40:72] = True
+        assert "coordinates in um" in str(scale_doubt(drawn, tissue, 0.4))
+
+    def test_outlines_of_glass_are_told(self, tissue: NDArray[np.bool_]) -> None:
+        assert "only 0%" in str(scale_doubt(~tissue, tissue, 0.25))
+
+
 def test_points_and_lines_are_skipped_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     point, line = {"type": "Point", "coordinates": [1, 2]}, {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}
     with caplog.at_level(logging.WARNING):
@@ -138,7 +256,10 @@ def test_points_and_lines_are_skipped_with_a_notice(tmp_path: Path, caplog: pyte
         ({"a": 1}, "not GeoJSON"),
         ([], "no polygons"),
         (3, "not GeoJSON"),
-        ([{"type": "Feature", "geometry": None}], "without a geometry"),
+        ([{"type": "Feature", "geometry": None}], "no polygons"),
+        ([{"type": "Feature", "geometry": {"type": "Circle"}}], "without a geometry"),
+        (feature(polygon([[1, 2], [10**400, 4], [5, 6]])), "pairs of numbers"),
+        ('[{"type": "Polygon", "coordinates": [[[1, 2], [1e400, 4], [5, 6]]]}]', "pairs of numbers"),
         ([feature({"type": "Point", "coordinates": [1, 2]})], "no polygons"),
         (feature(polygon([[1, 2], ["a", 4], [5, 6]])), "pairs of numbers"),
         (feature(polygon([[1, 2], [3, 4]])), "pairs of numbers"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from threading import Lock
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -116,13 +117,21 @@ def padded(region: Region, plane: Size, read: Callable[[Region], Pixels]) -> Pix
     return pixels
 
 
-def on_white(pixels: NDArray[np.uint8]) -> Pixels:
-    """(height, width, 3) RGB as it is; RGBA laid on white glass, for alpha is 0 where nothing was scanned."""
+Fourth = Literal["unknown", "alpha", "premultiplied"]
+"""What a fourth channel is: something the file does not name, opacity, or opacity that the colours hold already."""
+
+
+def on_white(pixels: NDArray[np.uint8], fourth: Fourth = "alpha") -> Pixels:
+    """(height, width, 3) RGB as it is; with opacity laid on white glass, for it is 0 where nothing was scanned."""
     if pixels.shape[2] == 3:
         return pixels
     rgb = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)
     clear = pixels[..., 3] < 255
-    if clear.any():
-        weight = pixels[clear, 3:].astype(np.uint16)
+    if fourth == "unknown" or not clear.any():
+        return rgb
+    weight = pixels[clear, 3:].astype(np.uint16)
+    if fourth == "premultiplied":
+        rgb[clear] = np.minimum(rgb[clear] + (WHITE - weight), WHITE)
+    else:
         rgb[clear] = (rgb[clear] * weight + WHITE * (255 - weight) + 127) // 255
     return rgb

@@ -13,7 +13,7 @@ from wsi_ihc.machine.processors import processors
 from wsi_ihc.measures.density import DECADIC, density_table
 from wsi_ihc.notices import Notice
 from wsi_ihc.pyramid.geometry import Region
-from wsi_ihc.slides.reader import SlideReader
+from wsi_ihc.slides.reader import OWN_VENDOR, SlideReader
 
 LOOK_PX = 1024
 """Longer side of the level that is looked at, if the slide has one so small."""
@@ -34,11 +34,12 @@ def check_brightfield(slide: SlideReader, *, any_stain: bool = False) -> tuple[N
     pink tissue: brown alone is evidence only where it covers most of the tissue.
 
     Raises:
-        UnsupportedSlideError: a dark background, no colour at all, or DAB.
+        UnsupportedSlideError: a dark background, no colour at all, DAB, or an output of wsi-ihc.
         UnreadableSlideError: the slide is damaged.
     """
     pixels = _look(slide)
-    evidence = _strong_evidence(pixels)
+    own = slide.properties.get("vendor") == OWN_VENDOR
+    evidence = "a virtual stain, an output of wsi-ihc" if own else _strong_evidence(pixels)
     if evidence and not any_stain:
         raise UnsupportedSlideError(
             f"{slide.path or slide.name}: H&E in brightfield RGB expected, found {evidence}; check the slide, or "

@@ -9,7 +9,7 @@ from wsi_ihc.slides.pixel_size import from_text
 
 def mpp_of_aperio(description: str) -> tuple[float, float] | None:
     """``MPP = 0.499`` of an Aperio ImageDescription, um/px in x and y."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)", description)
+    found = re.search(r"\|\s*MPP\s*=([^|\r\n]{0,100})", description)
     return from_text(found.group(1)) if found else None
 
 

@@ -171,7 +171,7 @@ def decode(data: bytes, coding: Coding, size: Size, photometric: str, planar: bo
 
 def _check_end(data: bytes) -> None:
     """JPEG and JPEG 2000 end with the same mark; their decoders fill what is missing before it with grey."""
-    if b"\xff\xd9" not in data.rstrip(b"\0")[-16:]:
+    if b"\xff\xd9" not in data.rstrip(b"\0\xff")[-16:]:
         raise ValueError("its data stop before their end")
 
 

@@ -6,7 +6,7 @@ import string
 from pathlib import Path
 from typing import Literal
 
-from wsi_ihc.errors import UnreadableSlideError
+from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 
 Kind = Literal["tiff", "dicom", "image", "other"]
 
@@ -18,6 +18,24 @@ IMAGE = (
     b"\xff\x4f\xff\x51",
     b"BM",
 )
+UNSUPPORTED = {
+    ".isyntax": "Philips iSyntax",
+    ".i2syntax": "Philips iSyntax",
+    ".vsi": "Evident (Olympus) VSI",
+    ".kfb": "KFBio",
+    ".sdpc": "SQRay",
+    ".dyj": "SQRay",
+    ".mds": "Motic",
+    ".mdsx": "Motic",
+    ".lif": "Leica LIF",
+    ".lof": "Leica LOF",
+    ".ets": "Evident (Olympus) ETS",
+    ".tron": "InteMedic",
+    ".bkf": "BIOKF",
+    ".tmap": "Unic TMAP",
+}
+"""Suffixes of slide formats that no reader here takes, and their names."""
+EXPORT = "export it as a pyramidal TIFF, OME-TIFF or DICOM"
 PRINTABLE = frozenset(string.printable.encode())
 
 
@@ -26,6 +44,7 @@ def identify(path: Path) -> Kind:
 
     Raises:
         UnreadableSlideError: missing, empty, not permitted, or plainly something else.
+        UnsupportedSlideError: a slide of a format that nothing here reads.
     """
     try:
         if path.is_dir():
@@ -34,6 +53,8 @@ def identify(path: Path) -> Kind:
             head = stream.read(512)
     except OSError as error:
         raise UnreadableSlideError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if head and (form := is_unsupported(path)):  # before all else: a .vsi is a TIFF too, of a small preview
+        raise UnsupportedSlideError(f"{path}: {form}, a format that is not supported; {EXPORT}")
     if head.startswith(TIFF):
         return "tiff"
     if head[128:132] == b"DICM":
@@ -56,6 +77,11 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
+def is_unsupported(path: Path) -> str | None:
+    """The name of the format that ``path``, by its suffix, has, where it is one of slides that nothing here reads."""
+    return UNSUPPORTED.get(path.suffix.lower())
+
+
 def _no_slide(head: bytes) -> str | None:
     """What is often found under a slide's name, and what to do about it."""
     text = head.lstrip().lower()
@@ -65,6 +91,8 @@ def _no_slide(head: bytes) -> str | None:
         return "a git-LFS pointer, not the slide itself; fetch it with git lfs pull"
     if text.startswith((b"<!doctype html", b"<html")):
         return "a web page saved under a slide's name; download the slide again"
+    if b"dpufsimport" in text:
+        return f"{UNSUPPORTED['.isyntax']}, a format that is not supported; {EXPORT}"
     if text.startswith((b"<?xml", b"{")):
         return "a text file of XML or JSON, not a slide"
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf")):

@@ -17,6 +17,8 @@ MOST_STEPS = 5_000
 """Planes of one image that are looked at, of all channels and times."""
 ASSOCIATED = ("label", "macro", "overview", "thumbnail", "slide preview")
 """Names of images that are no slide."""
+OWN_NAMESPACE = "wsi-ihc.org/provenance/"
+"""Of the annotation with which every output says what it was made from."""
 _KEPT = ("UUID", "TiffData", "Channel", "Pixels")
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
 
@@ -47,6 +49,8 @@ class OmeXml:
     images: tuple[OmeImage, ...]
     objective: str | None
     """NominalMagnification of the first Objective."""
+    is_own: bool = False
+    """Whether wsi-ihc wrote it, about a virtual stain."""
 
 
 def parse_ome(xml: str, file_name: str = "") -> OmeXml | None:
@@ -57,7 +61,7 @@ def parse_ome(xml: str, file_name: str = "") -> OmeXml | None:
     if len(xml) > LONGEST:
         return None
     images: list[OmeImage] = []
-    objective, own_uuid, depth = None, None, 0
+    objective, own_uuid, depth, is_own = None, None, 0, False
     try:
         for event, element in ElementTree.iterparse(io.BytesIO(xml.encode()), ("start", "end")):
             tag = element.tag.rpartition("}")[2]
@@ -68,13 +72,15 @@ def parse_ome(xml: str, file_name: str = "") -> OmeXml | None:
             depth -= 1
             if tag == "Objective":
                 objective = objective or element.get("NominalMagnification")
+            elif tag == "MapAnnotation":
+                is_own |= (element.get("Namespace") or "").startswith(OWN_NAMESPACE)
             elif tag == "Image" and len(images) < MOST_PLANES:
                 images.append(_image(element, own_uuid, file_name))
             if depth <= 1 or tag not in _KEPT:
                 element.clear()
     except (ElementTree.ParseError, ValueError):
         return None
-    return OmeXml(tuple(images), objective)
+    return OmeXml(tuple(images), objective, is_own)
 
 
 def _image(element: ElementTree.Element, own_uuid: str | None, file_name: str) -> OmeImage:

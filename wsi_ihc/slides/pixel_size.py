@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 PLAUSIBLE_MPP = (0.05, 20.0)
@@ -44,6 +45,8 @@ def _say(stated: tuple[float, float] | None) -> str:
     if stated is None:
         return "nothing"
     x, y = stated
+    if math.isnan(x) or math.isnan(y):
+        return "nan (no number)"
     return f"{x:.4g} um" if x == y else f"{x:.4g} x {y:.4g} um"
 
 
@@ -54,13 +57,25 @@ def from_resolution_tags(x: float, y: float, unit: int) -> tuple[float, float] |
 
 
 def from_text(x: str | None, y: str | None = None) -> tuple[float, float] | None:
-    """Numbers written as text, um/px; of one that is alone both axes are made."""
-    try:
-        return (float(x), float(x if y is None else y)) if x else None
-    except ValueError:
+    """Numbers written as text, um/px; of one that is alone both axes are made. None where nothing is written.
+
+    The whole text must be the number, with a point or a comma before its decimals, and um behind it if anything:
+    half of a text is another number. A text that is none becomes NaN, which cannot be true.
+    """
+    if not (x and x.strip()):
         return None
+    return _number(x), _number(x if y is None else y)
+
+
+def _number(text: str) -> float:
+    found = re.fullmatch(
+        r"\s*([+-]?\d*[.,]?\d+(?:[eE][+-]?\d{1,3})?|[+-]?\d+[.,])\s*(?:um|µm|μm|microns?)?\s*", text, re.ASCII
+    )
+    return float(found.group(1).replace(",", ".")) if found and len(text) < 64 else math.nan
 
 
 def as_properties(stated: tuple[float, float] | None) -> dict[str, str]:
     """The stated pixel size under the names that every reader uses."""
-    return {"mpp-x": f"{stated[0]:.6g}", "mpp-y": f"{stated[1]:.6g}"} if stated else {}
+    if stated is None or any(math.isnan(value) for value in stated):
+        return {}
+    return {"mpp-x": f"{stated[0]:.6g}", "mpp-y": f"{stated[1]:.6g}"}

@@ -19,6 +19,10 @@ WHITE = 255
 """What lies outside the scan, and what was never scanned, reads as clean glass."""
 
 
+OWN_VENDOR = "wsi-ihc"
+"""Vendor of a slide that is an output of wsi-ihc, a virtual stain."""
+
+
 class NotForThisReader(UnsupportedSlideError):
     """This reader cannot take the file, another may. The text is the reason alone; ``open_slide`` names the file."""
 

@@ -20,11 +20,11 @@ from wsi_ihc.machine.pixel_memory import PixelMemory
 from wsi_ihc.machine.shared_file import SharedFile
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
-from wsi_ihc.slides.assembly import Pixels, TileCache, assemble, on_white
+from wsi_ihc.slides.assembly import Fourth, Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.coded_size import check_coded_size
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.ome_xml import OmeXml, parse_ome
-from wsi_ihc.slides.reader import Contents, NotForThisReader, was_closed
+from wsi_ihc.slides.reader import OWN_VENDOR, Contents, NotForThisReader, was_closed
 from wsi_ihc.slides.resample import reduced_from
 from wsi_ihc.slides.tiff_chain import MOST_PAGES, Chain, main_chain
 from wsi_ihc.slides.tiff_gaps import Gaps, Grid
@@ -51,6 +51,7 @@ class _Plane:
     jpeg: bool
     spacing: float | None
     """Um/px in x by the resolution tags."""
+    fourth: Fourth
 
     @classmethod
     def of(cls, page: TiffPage) -> _Plane:
@@ -62,6 +63,7 @@ class _Plane:
             page.jpegtables,
             page.compression == tiff_pages.JPEG,
             (_by_resolution_tags(page) or (None,))[0],
+            tiff_pages.fourth_channel(page),
         )
 
 
@@ -122,7 +124,7 @@ class TiffReader:
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, x {place.left}, y {place.top} ({one_line(error)})"
             ) from error
-        return on_white(tile)
+        return on_white(tile, plane.fourth)
 
     def _filled(self, level: int, index: int) -> Pixels | None:
         """A tile that was never written: None where nothing was scanned, else what the finer level shows there."""
@@ -174,6 +176,8 @@ def _followed(path: Path, tiff: TiffFile, settings: SlideSettings) -> _Checked:
     told = [*_told(chain), *found.notices]
     if tiff.is_ome and ome is None:
         told.append("the OME-XML cannot be read: pixel size, scenes and planes are not known")
+    if found.levels[0].samplesperpixel == 4 and tiff_pages.fourth_channel(found.levels[0]) == "unknown":
+        told.append("the file does not say what its fourth channel is: it is not used")
     stated = _stated_mpp(found, ome)
     planes = [_Plane.of(page) for page in found.levels]
     return _Checked(planes, stated, _properties(found.levels[0], ome, stated), found.contents, tuple(told))
@@ -210,7 +214,7 @@ def _properties(page: TiffPage, ome: OmeXml | None, stated: tuple[float, float] 
     if page.is_svs:
         vendor, objective = "aperio", descriptions.objective_of_aperio(page.description)
     elif ome:
-        vendor, objective = "ome", ome.objective
+        vendor, objective = OWN_VENDOR if ome.is_own else "ome", ome.objective
     else:
         vendor, objective = "generic-tiff", None
     told = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}
@@ -221,7 +225,7 @@ def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:
     """A JPEG decoder fills what is missing with grey and says nothing, so its end is looked for."""
     if len(data) < count:
         raise ValueError(f"{len(data)} of {count} bytes are there")
-    if jpeg and b"\xff\xd9" not in data.rstrip(b"\0")[-16:]:
+    if jpeg and b"\xff\xd9" not in data.rstrip(b"\0\xff")[-16:]:
         raise ValueError("the JPEG data stop before their end")
 
 

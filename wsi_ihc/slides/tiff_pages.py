@@ -9,6 +9,7 @@ from tifffile import TiffPage
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.slides.assembly import Fourth
 from wsi_ihc.slides.levels import check_plane, shows_same_field
 from wsi_ihc.slides.reader import NotForThisReader
 
@@ -95,6 +96,12 @@ def _obstacle(page: TiffPage) -> str | None:
     if getattr(page, "fillorder", 1) != 1:
         return "its bits are in reverse order"
     return None
+
+
+def fourth_channel(page: TiffPage) -> Fourth:
+    """By the tag ExtraSamples: 1 is opacity multiplied into the colours, 2 opacity, all else is not named."""
+    kinds = tuple(int(kind) for kind in page.extrasamples or ())
+    return {1: "premultiplied", 2: "alpha"}.get(kinds[0] if kinds else 0, "unknown")  # type: ignore[return-value]
 
 
 def segment_size(page: TiffPage) -> Size:

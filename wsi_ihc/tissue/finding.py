@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideReader, SlideView
 from wsi_ihc.tissue.geojson import read_geojson
 from wsi_ihc.tissue.mask import TissueMask
+from wsi_ihc.tissue.outline_scale import scale_doubt
 from wsi_ihc.tissue.segmentation import tissue_from_thumbnail
 from wsi_ihc.tissue.shapes import dilated
 
@@ -47,7 +49,19 @@ def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueM
             return TissueMask(tissue, thumbnail.scale / view.scale, view.size)
         case path:
             downsample = max(1.0, settings.mpp / (_mpp(view.slide) * view.scale))
-            return read_geojson(Path(path), size=view.size, scale=view.scale, downsample=downsample)
+            mask = read_geojson(Path(path), size=view.size, scale=view.scale, downsample=downsample)
+            return _with_doubts(mask, view, settings)
+
+
+def _with_doubts(drawn: TissueMask, view: SlideView, settings: TissueSettings) -> TissueMask:
+    """The mask with a notice where its outlines seem to be drawn on an image of another size, or in um."""
+    thumbnail = thumbnail_view(view.slide, settings.mpp)
+    tissue = tissue_from_thumbnail(read_thumbnail(thumbnail), _mpp(view.slide) * thumbnail.scale, settings)
+    doubt = scale_doubt(drawn.pixels, tissue, view.slide.mpp)
+    if doubt is None:
+        return drawn
+    logger.warning("%s: %s", settings.source, doubt)
+    return replace(drawn, notices=(*drawn.notices, f"{Path(settings.source).name}: {doubt}"))
 
 
 def thumbnail_view(slide: SlideReader, mpp: float) -> SlideView:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,15 @@ import numpy as np
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.tissue.geojson_features import OVERHANG, check_inside, drawn, features_of, paint
 from wsi_ihc.tissue.mask import TissueMask
-from wsi_ihc.tissue.outlines import Ring, fill, outlines
+from wsi_ihc.tissue.outlines import Ring, outlines
 
 logger = logging.getLogger(__name__)
 
 TISSUE_CLASS = {"name": "Tissue", "color": [0, 170, 85]}
 # Deterministic ids: the same mask gives the same file.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://wsi-ihc/tissue")
-_OVERHANG = 0.01
-"""Of the slide's side: an annotation drawn by hand may reach that far over its edge."""
-
-Polygon = list[Ring]
 
 
 def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
@@ -49,9 +45,10 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
 def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: float) -> TissueMask:
     """The mask that the polygons in ``path`` draw on a working plane of ``size``.
 
-    Understands what QuPath exports: a FeatureCollection, a bare list of features, one feature or geometry; polygons,
-    multipolygons and collections with holes. Objects of class ``Ignore*`` or ``Exclude`` are cut out of the others;
-    points and lines are skipped with a notice.
+    Understands what QuPath exports, also in a .zip or .gz: a FeatureCollection, a bare list of features, one feature or
+    geometry; polygons, multipolygons and collections with holes. Objects of class ``Ignore*``, ``Exclude`` or
+    ``Artifact`` are cut out of the others. Points, lines, objects without a geometry and TMA cores that are marked as
+    missing are skipped, with a notice of the mask.
 
     Args:
         path: the file.
@@ -62,28 +59,25 @@ def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: floa
     Raises:
         SettingsError: not such a file, nothing of the slide in its polygons, or they were drawn on another slide.
     """
-    included: list[Polygon] = []
-    excluded: list[Polygon] = []
-    skipped = 0
-    for feature in features_of(path):
+    path = Path(path)
+    found = list(features_of(path))
+    for feature in found:
         _check_slide(feature, size, scale, path)
-        polygons, others = polygons_of(feature.get("geometry", feature), path)
-        skipped += others
-        (excluded if is_excluded(feature) else included).extend(polygons)
-    if skipped:
-        logger.warning("%s: %d points or lines enclose nothing and were skipped", path, skipped)
-    if not included:
+    shapes = drawn(found, path)
+    for notice in shapes.notices:
+        logger.warning("%s: %s", path, notice)
+    if not shapes.included:
         raise SettingsError(f"{path}: no polygons to stain; export annotations from QuPath, or use --tissue auto")
-    check_inside(included, size, scale, path)
-    shape = max(1, round(size.height / downsample)), max(1, round(size.width / downsample))
-    pixels = np.zeros(shape, bool)
-    for polygons, value in ((included, True), (excluded, False)):
-        fill(pixels, [[ring / (scale * downsample) for ring in rings] for rings in polygons], value)
+    check_inside(shapes.included, size, scale, path)
+    pixels = np.zeros((max(1, round(size.height / downsample)), max(1, round(size.width / downsample))), bool)
+    for polygons, value in ((shapes.included, True), (shapes.excluded, False)):
+        paint(pixels, polygons, value, scale=scale * downsample, path=path)
     if not pixels.any():
         raise SettingsError(
             f"{path}: its polygons are too small, or all cut out by Ignore*; draw what shall be stained"
         )
-    return TissueMask(pixels, downsample, size)
+    notices = tuple(f"{path.name}: {notice}" for notice in shapes.notices)
+    return TissueMask(pixels, downsample, size, notices)
 
 
 def _feature(rings: list[list[list[float]]], number: int, metadata: dict[str, str]) -> dict[str, Any]:
@@ -112,99 +106,13 @@ def _closed_ring(ring: Ring) -> list[list[float]]:
     return [*corners, corners[0]]
 
 
-def _parse(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: cannot read the tissue outlines ({error.strerror}); give auto, none or a GeoJSON file"
-        ) from None
-    except (ValueError, RecursionError):
-        raise SettingsError(f"{path}: not GeoJSON; in QuPath: File, Export objects as GeoJSON") from None
-
-
-def features_of(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The features of a GeoJSON file, one by one.
-
-    Raises:
-        SettingsError: it cannot be read, or is no GeoJSON.
-    """
-    return _features(_parse(path), path)
-
-
-def _features(document: Any, path: str | Path) -> Iterator[dict[str, Any]]:
-    match document:
-        case {"type": "FeatureCollection", "features": list(features)} | list(features):
-            for feature in features:
-                yield from _features(feature, path)
-        case {"type": "Feature" | "Polygon" | "MultiPolygon" | "GeometryCollection"}:
-            yield document
-        case _:
-            raise SettingsError(f"{path}: JSON, but not GeoJSON features as QuPath exports them")
-
-
-def polygons_of(geometry: Any, path: str | Path) -> tuple[list[Polygon], int]:
-    """Polygons of ``geometry`` in level 0 pixels, and how many of its parts are no areas."""
-    match geometry:
-        case {"type": "Polygon", "coordinates": list(rings)}:
-            return [_rings(rings, path)], 0
-        case {"type": "MultiPolygon", "coordinates": list(polygons)}:
-            return [_rings(rings, path) for rings in polygons], 0
-        case {"type": "GeometryCollection", "geometries": list(parts)}:
-            found = [polygons_of(part, path) for part in parts]
-            return [polygon for polygons, _ in found for polygon in polygons], sum(others for _, others in found)
-        case {"type": "Point" | "MultiPoint" | "LineString" | "MultiLineString"}:
-            return [], 1
-    raise SettingsError(f"{path}: a feature without a geometry that GeoJSON knows")
-
-
-def _rings(rings: Any, path: str | Path) -> Polygon:
-    try:
-        arrays = [np.array([point[:2] for point in ring], np.float64) for ring in rings]
-    except (TypeError, ValueError):
-        arrays = []
-    if not arrays or not all(_is_ring(ring) for ring in arrays):
-        raise SettingsError(f"{path}: a polygon whose corners are not pairs of numbers")
-    return arrays
-
-
-def _is_ring(ring: Ring) -> bool:
-    return ring.ndim == 2 and ring.shape[1] == 2 and len(ring) >= 3 and bool(np.isfinite(ring).all())
-
-
-def is_excluded(feature: dict[str, Any]) -> bool:
-    """Whether the feature is of a class that is cut out of the others."""
-    match feature.get("properties"):
-        case {"classification": {"name": str(name)}}:
-            return name.lower() in ("ignore*", "exclude")
-        case {"classification": {"names": [str(name), *_]}}:
-            return name.lower() in ("ignore*", "exclude")
-    return False
-
-
-def _check_slide(feature: dict[str, Any], size: Size, scale: float, path: str | Path) -> None:
+def _check_slide(feature: dict[str, Any], size: Size, scale: float, path: Path) -> None:
     """Refuse outlines that :func:`write_geojson` made for a slide of another size; QuPath keeps its note of that."""
     match feature.get("properties"):
         case {"metadata": {"slide_width": str(width), "slide_height": str(height)}} if (width + height).isdecimal():
             noted, own = np.array([float(width), float(height)]), np.array([size.width, size.height]) * scale
-            if (np.abs(noted - own) > _OVERHANG * own + scale).any():
+            if (np.abs(noted - own) > OVERHANG * own + scale).any():
                 raise SettingsError(
                     f"{path}: made for a slide of {width} x {height} pixels, this one has {own[0]:.0f} x {own[1]:.0f}; "
                     "give the outlines of this slide"
                 )
-
-
-def check_inside(polygons: list[Polygon], size: Size, scale: float, path: str | Path) -> None:
-    """Refuses outlines that reach outside the slide: they were drawn on another image.
-
-    Raises:
-        SettingsError: naming where they reach.
-    """
-    corners = np.concatenate([ring for rings in polygons for ring in rings])
-    whole = np.array([size.width, size.height]) * scale
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    if (low < -_OVERHANG * whole).any() or (high > (1 + _OVERHANG) * whole).any():
-        raise SettingsError(
-            f"{path}: outlines reach from ({low[0]:.0f}, {low[1]:.0f}) to ({high[0]:.0f}, {high[1]:.0f}), outside the "
-            f"slide of {whole[0]:.0f} x {whole[1]:.0f} pixels; were they drawn on another image?"
-        )

@@ -29,6 +29,8 @@ class TissueMask:
     """Working pixels per mask pixel."""
     size: Size
     """Of the working plane."""
+    notices: tuple[str, ...] = ()
+    """What a user should know about how it was found."""
 
     def fraction(self, region: Region) -> float:
         """Share of ``region``'s area, in working pixels, that is tissue of this plane; 0 to 1.

@@ -14,6 +14,16 @@ Ring = NDArray[np.float64]
 """(n, 2) corners x, y; the last joins the first."""
 
 
+MOST_CROSSINGS = 100_000_000
+"""Of sides of rings with rows of pixels, in one polygon: some seconds."""
+PART = 2_000_000
+"""Crossings that are held at a time, some 100 MB."""
+
+
+class TooComplexError(ValueError):
+    """A polygon that would take minutes to fill. The text is the reason alone."""
+
+
 def outlines(mask: Mask) -> Iterator[list[Ring]]:
     """For each 4-connected piece of ``mask``, top to bottom: its outline, then the outlines of its holes.
 
@@ -36,7 +46,11 @@ def outlines(mask: Mask) -> Iterator[list[Ring]]:
 
 
 def fill(mask: Mask, polygons: Sequence[Sequence[Ring]], value: bool) -> None:
-    """Sets the pixels of ``mask`` whose centres lie in any of ``polygons``: each an outline with its holes."""
+    """Sets the pixels of ``mask`` whose centres lie in any of ``polygons``: each an outline with its holes.
+
+    Raises:
+        TooComplexError: a polygon crosses the rows of the mask more than ``MOST_CROSSINGS`` times.
+    """
     for rings in polygons:
         points = np.concatenate(rings)
         low = np.clip(np.floor(points.min(axis=0)).astype(int), 0, (mask.shape[1], mask.shape[0]))
@@ -76,10 +90,25 @@ def _parity(rings: Sequence[Ring], shape: tuple[int, ...]) -> Mask:
         first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, shape[0]).astype(int)
         last = np.clip(np.ceil(lower[:, 1] - 0.5), 0, shape[0]).astype(int)
         crossings = last - first
-        side = np.repeat(np.arange(len(ring)), crossings)
-        row = np.arange(len(side)) - np.repeat(np.cumsum(crossings) - crossings, crossings) + first[side]
-        slope = (lower[side, 0] - upper[side, 0]) / (lower[side, 1] - upper[side, 1])
-        place = upper[side, 0] + (row + 0.5 - upper[side, 1]) * slope
-        column = np.clip(np.ceil(place - 0.5), 0, shape[1]).astype(int)
-        np.add.at(toggles, (row, column), 1)
+        ends = np.cumsum(crossings)
+        if len(ends) and ends[-1] > MOST_CROSSINGS:
+            raise TooComplexError(f"an outline of {len(ring)} corners crosses the picture {ends[-1]} times")
+        parts = np.searchsorted(ends, np.arange(PART, ends[-1] + PART, PART)) + 1 if len(ends) else ()
+        begin = 0
+        for end in map(int, parts):
+            sides = slice(begin, min(end, len(ring)))
+            _toggle(toggles, upper[sides], lower[sides], first[sides], crossings[sides])
+            begin = sides.stop
     return np.asarray(np.bitwise_xor.accumulate(toggles[:, :-1] & 1, axis=1), dtype=bool)
+
+
+def _toggle(
+    toggles: NDArray[np.uint8], upper: Ring, lower: Ring, first: NDArray[np.int64], crossings: NDArray[np.int64]
+) -> None:
+    """Toggles the pixel at the right of each place where a side crosses the centre line of a row."""
+    side = np.repeat(np.arange(len(upper)), crossings)
+    row = np.arange(len(side)) - np.repeat(np.cumsum(crossings) - crossings, crossings) + first[side]
+    slope = (lower[side, 0] - upper[side, 0]) / (lower[side, 1] - upper[side, 1])
+    place = upper[side, 0] + (row + 0.5 - upper[side, 1]) * slope
+    column = np.clip(np.ceil(place - 0.5), 0, toggles.shape[1] - 1).astype(int)
+    np.add.at(toggles, (row, column), 1)

@@ -9,9 +9,8 @@ import numpy as np
 
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.pyramid.geometry import Size
-from wsi_ihc.tissue.geojson import check_inside, features_of, is_excluded, polygons_of
+from wsi_ihc.tissue.geojson_features import check_inside, features_of, is_excluded, paint, polygons_of
 from wsi_ihc.tissue.mask import TissueMask
-from wsi_ihc.tissue.outlines import fill
 
 MOST = 50
 """Names that a table still shows in a way that anybody reads."""
@@ -40,7 +39,7 @@ def read_regions(path: Path, *, size: Size, scale: float, downsample: float) -> 
     masks = {}
     for name, polygons in drawn.items():
         pixels = np.zeros(shape, bool)
-        fill(pixels, [[ring / (scale * downsample) for ring in rings] for rings in polygons], True)
+        paint(pixels, polygons, True, scale=scale * downsample, path=path)
         masks[name] = TissueMask(pixels, downsample, size)
     return masks
 
