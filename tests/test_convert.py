@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,13 +24,23 @@ from numpy.typing import NDArray
 from tests.conftest import stained_island, write_slide
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.conversion.executors import run_serial
+from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.progress import Silence
-from wsi_ihc.conversion.store import files
+from wsi_ihc.conversion.staining import BatchReport, StainingJob
+from wsi_ihc.conversion.store import TileStore, files
 from wsi_ihc.convert import ConversionReport, convert_slide, estimate_conversion
-from wsi_ihc.errors import OutputError, ResolutionError, SettingsError, StorageError, UnsupportedSlideError
+from wsi_ihc.errors import (
+    OutputError,
+    ResolutionError,
+    SettingsError,
+    StorageError,
+    UnreadableSlideError,
+    UnsupportedSlideError,
+)
 from wsi_ihc.generators.openvino_engine import openvino_is_installed
 from wsi_ihc.measures.seams import seam_score
 from wsi_ihc.output.ometiff import verify_ome_tiff
+from wsi_ihc.output.ometiff.figures import stated_notices
 
 
 def _settings(*assignments: str, **options: object) -> ConversionSettings:
@@ -284,11 +296,61 @@ def test_a_run_killed_between_naming_and_tidying_is_finished_by_the_next(
     output = tmp_path / "out.ome.tiff"
     with monkeypatch.context() as patch:
         patch.setattr("wsi_ihc.conversion.workspace.Workspace.discard", lambda self: None)
-        convert_slide(small_slide, output, IDENTITY)
+        first = convert_slide(small_slide, output, IDENTITY)
     before = output.read_bytes()
-    convert_slide(small_slide, output, IDENTITY)
+    second = convert_slide(small_slide, output, IDENTITY)
     assert output.read_bytes() == before
+    assert second.run == first.run, "the account of the run that wrote the output"
+    assert second.run.total_s > 0
+    assert {"prepare", "stain", "write", "check"} <= second.run.seconds.keys()
     assert _left_over(tmp_path) == {"out.ome.tiff", "out.json"}
+
+
+def test_a_warning_travels_with_the_output_and_strict_refuses_it(small_slide: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ome.tiff"
+    given = {"generator__name": "identity", "slide__mpp": 0.3}
+    with pytest.raises(UnsupportedSlideError, match=r"refused by --strict: .*0\.3"):
+        convert_slide(small_slide, output, _settings(**given, checks__strict=True))
+    assert _left_over(tmp_path) == set()
+    report = convert_slide(small_slide, output, _settings(**given))
+    (notice,) = report.run.warnings
+    with tifffile.TiffFile(output) as tiff:
+        assert notice.text in tiff.pages[0].description.replace("&gt;", ">")
+    assert json.loads((tmp_path / "out.json").read_text())["run"]["notices"][0]["text"] == notice.text
+    assert verify_ome_tiff(output).ok
+    assert any(notice.text in line for line in stated_notices(output))
+
+
+@pytest.mark.parametrize("damage", [-5, 0, True, "many", 1 << 40, None, [1]])
+def test_a_damaged_number_in_the_store_is_chosen_again(damage: object, small_slide: Path, tmp_path: Path) -> None:
+    """A batch of -5 blocks once left all blocks out, and glass in their place."""
+    output = tmp_path / "out.ome.tiff"
+    done = convert_slide(small_slide, tmp_path / "whole.ome.tiff", IDENTITY).output.read_bytes()
+
+    def stop(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+        yield from run_serial(job, batches[:1])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_slide(small_slide, output, IDENTITY, executor=stop)
+    store = TileStore.attach(Path(f"{output}.blocks.zarr"))
+    for name in ("batch_size", "threads", "complete"):
+        store.save_json(name, damage)
+    assert convert_slide(small_slide, output, IDENTITY).output.read_bytes() == done
+
+
+def test_a_slide_rewritten_while_it_is_read_is_noticed(small_slide: Path, tmp_path: Path) -> None:
+    """Also where the samples of its content, which are all that a digest sees, are still the same."""
+    slide = Path(shutil.copyfile(small_slide, tmp_path / "slide.tiff"))
+
+    def rewriting(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport]:
+        yield from run_serial(job, batches)
+        os.utime(slide, ns=(1, 1))
+
+    output = tmp_path / "out.ome.tiff"
+    with pytest.raises(UnreadableSlideError, match="changed while it was read"):
+        convert_slide(slide, output, IDENTITY, executor=rewriting)
+    assert _left_over(tmp_path) == {"slide.tiff"}, "no block of a mixture is kept"
 
 
 def test_outlines_are_not_replaced_by_the_sidecar(small_slide: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_ihc.conversion.cluster import own_cluster
 from wsi_ihc.conversion.executors import _Tasks
 from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.staining import BatchReport
@@ -39,3 +41,13 @@ def test_small_batches_go_together_and_large_ones_alone() -> None:
     assert len(next(tasks)) == 16
     tasks.learn(took(4.0, 16))
     assert len(next(tasks)) == 1
+
+
+def test_no_socket_listens() -> None:
+    def listening() -> set[int]:
+        return {entry.laddr.port for entry in psutil.Process().net_connections() if entry.status == "LISTEN"}
+
+    before = listening()
+    with own_cluster(1) as cluster:
+        assert list(cluster.run(abs, [-3])) == [3]
+        assert listening() <= before

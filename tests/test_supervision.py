@@ -60,6 +60,15 @@ def test_a_kill_tells_how_to_go_on() -> None:
     assert "run the same command again" in result.stderr
 
 
+@pytest.mark.parametrize(("name", "said"), [("SIGTERM", "terminated"), ("SIGHUP", "its terminal was closed")])
+def test_a_wish_to_end_is_passed_on_and_said_in_one_line(name: str, said: str) -> None:
+    """The parent gets the signal, as from a queue or a closed terminal; the child does the work."""
+    result = _supervise(f"os.kill(os.getppid(), signal.{name}); time.sleep(30)")
+    assert result.returncode == 128 + getattr(signal, name)
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_an_exit_code_passes_through() -> None:
     assert _supervise("sys.exit(3)").returncode == 3
 

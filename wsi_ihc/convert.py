@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_ihc.config import ConversionSettings
@@ -84,7 +84,7 @@ def convert_slide(
         raise SettingsError(
             f"{settings.tissue.source}: the output's sidecar would replace it; choose another output name"
         )
-    with workspace.locked():
+    with workspace.locked() as doubts:
         progress.stage("opening")
         with watch.stage("prepare"):
             bundle = load_generator(settings.generator.name)
@@ -92,6 +92,7 @@ def convert_slide(
                 identity = SlideIdentity.of(source)
                 prepared = prepare(identity, view, notices, bundle, settings, workspace.store, progress)
         store = TileStore.attach(workspace.store)
+        prepared = replace(prepared, notices=(*prepared.notices, *doubts))
         written = workspace.output.exists() and not overwrite
         if written and store.load_json(_COMPLETE) is not True:
             raise workspace.occupied()
@@ -161,7 +162,7 @@ def _write(prepared: Prepared, store: TileStore, workspace: Workspace, progress:
     progress.stage("writing")
     with watch.stage("write"):
         with store.finished_pyramids() as pyramids:
-            write_ome_tiff(pyramids[STAINED], workspace.part, prepared.provenance)
+            write_ome_tiff(pyramids[STAINED], workspace.fresh_part(), prepared.provenance)
     finished = store.finished()
     if gone := prepared.plan.blocks - sum(len(finished.intersection(batch)) for batch in prepared.plan.batches):
         raise StorageError(

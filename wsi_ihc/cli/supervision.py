@@ -24,6 +24,7 @@ from wsi_ihc.machine.child import PROGRAM, SUPERVISED
 
 CRASHED = 70
 _PR_SET_PDEATHSIG = 1
+_ASKED_TO_END: dict[int, str] = {signal.SIGTERM: "terminated", signal.SIGHUP: "its terminal was closed"}
 _ONE_INTERRUPT_S = 0.5
 """Ctrl-C in a terminal reaches the child twice: directly, and through the parent. Within this time it counts once."""
 
@@ -56,7 +57,7 @@ def run_supervised(
         _leave(run(arguments))
     child = subprocess.Popen([*command, *arguments], env={**os.environ, SUPERVISED: str(os.getpid())})
     # The child knows what to save: only the child answers.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
@@ -87,8 +88,9 @@ def _count_an_interrupt_once() -> None:
 
 
 def _explain_signal(number: int, advice: Advice) -> int:
-    if number == signal.SIGTERM:
-        click.echo(f"wsi-ihc: terminated; {advice.killed}", err=True)
+    if number in _ASKED_TO_END:
+        with suppress(OSError):  # the terminal is gone
+            click.echo(f"wsi-ihc: {_ASKED_TO_END[number]}; {advice.killed}", err=True)
         return 128 + number
     reason = f"a library crashed, on a damaged file or on this processor; {advice.crashed}"
     if number == signal.SIGKILL:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsi_ihc.errors import OutputError
+from wsi_ihc.machine.text import printable
 
 if TYPE_CHECKING:
     from wsi_ihc.output.verification_report import VerificationReport
@@ -25,17 +26,17 @@ def verify(files: tuple[Path, ...], quick: bool, as_json: bool) -> None:
     marks of wsi-ihc they lack. Exit code 6 when something is wrong.
     """
     from wsi_ihc.output.ometiff import verify_ome_tiff
-    from wsi_ihc.output.ometiff.figures import figures
+    from wsi_ihc.output.ometiff.figures import figures, stated_notices
 
     reports = []
     for file in files:
         reports.append(report := verify_ome_tiff(file, quick=quick))
         if not as_json:
-            _show(report, figures(file) if report.ok else {})
+            _show(report, figures(file) if report.ok else {}, stated_notices(file) if report.ok else ())
     if as_json:
         click.echo(
             json.dumps(
-                [report.as_dict() | ({"figures": figures(report.path)} if report.ok else {}) for report in reports],
+                [report.as_dict() | (_facts(report.path) if report.ok else {}) for report in reports],
                 indent=2,
             )
         )
@@ -45,11 +46,19 @@ def verify(files: tuple[Path, ...], quick: bool, as_json: bool) -> None:
         raise OutputError(f"{bad[0].path}: {bad[0].problems[0]}{others}")
 
 
-def _show(report: VerificationReport, seen: dict[str, str]) -> None:
-    """Prints each check with its figure, or with its problems."""
+def _facts(file: Path) -> dict[str, Any]:
+    from wsi_ihc.output.ometiff.figures import figures, stated_notices
+
+    return {"figures": figures(file), "notices": list(stated_notices(file))}
+
+
+def _show(report: VerificationReport, seen: dict[str, str], notices: tuple[str, ...]) -> None:
+    """Prints each check with its figure, or with its problems; then what the file says that a user should know."""
     state = f"sound, {seen['size']}" if seen else "sound" if report.ok else "NOT sound"
     click.echo(f"{report.path}: {state}")
     for check in report.checks:
         click.echo(f"  {'ok ' if check.ok else 'BAD'} {check.name:<24}{seen.get(check.name, '')}".rstrip())
         for problem in check.problems:
             click.echo(f"      {problem}")
+    for notice in notices:
+        click.echo(f"  note: {printable(notice)}")

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import dask
 import distributed.batched
-from dask.distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
+from dask.distributed import Client, Future, KilledWorker, Scheduler, SpecCluster, Worker, WorkerPlugin, get_worker
 
 from wsi_ihc.errors import ClusterError, DeviceError
 
@@ -181,27 +181,37 @@ class Cluster:
 
 @contextmanager
 def own_cluster(threads: int) -> Generator[Cluster]:
-    """Threads of this process. Nobody else reaches their scheduler."""
+    """Threads of this process. No socket listens, so no other process reaches them."""
     settings = {
         # Heartbeats are judged by the time of day. When a machine has slept, or its clock was set forward, the
         # scheduler would take our only worker for dead, and wait for another for ever.
         "distributed.scheduler.worker-ttl": None,
     }
+    inside = {"protocol": "inproc://"}
     with (
         _silence(),
         dask.config.set(settings),
-        Client(
-            processes=False,
-            n_workers=1,
-            threads_per_worker=threads,
-            memory_limit=0,
-            # Their web pages cannot be turned off: nobody else may reach them, and two runs must not share a port.
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-        ) as client,
+        SpecCluster(
+            scheduler={"cls": _Scheduler, "options": {**inside, "dashboard": False}},
+            workers={0: {"cls": _Worker, "options": {**inside, "nthreads": threads, "memory_limit": 0}}},
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
     ):
         _keep_time(client)
         yield Cluster(client, threads=threads)
+
+
+class _NoWebPages:
+    """In front of a node of distributed: it has no setting that keeps its HTTP server from listening."""
+
+    def start_http_server(self, *arguments: object, **named: object) -> None: ...
+
+
+class _Scheduler(_NoWebPages, Scheduler): ...
+
+
+class _Worker(_NoWebPages, Worker): ...
 
 
 @contextmanager

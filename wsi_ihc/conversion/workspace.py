@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
+from wsi_ihc.machine.atomic import new_descriptor
+from wsi_ihc.machine.locks import LockedError, locked
+from wsi_ihc.notices import Notice
 
+_NO_LOCK = Notice(
+    "lock",
+    "this file system has no locks: do not start a second conversion to the same output while this one runs",
+    "note",
+)
 _SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 
 
@@ -62,33 +67,37 @@ class Workspace:
         return self.output.with_name(self.output.name + ".part")
 
     @contextmanager
-    def locked(self) -> Generator[None]:
-        """One run at a time on this output. The system frees the lock when its owner dies, however it dies.
+    def locked(self) -> Generator[tuple[Notice, ...]]:
+        """One run at a time on this output; yields a notice where the file system cannot guarantee that.
 
-        The output's folder is made where it is missing, and removed again when nothing came to lie in it.
+        The output's folder is made where it is missing, and removed again when it stays empty.
 
         Raises:
             OutputError: another run holds it; the message names its process and host.
             StorageError: the folder cannot be made or written.
         """
         path = self.output.with_name(f".{self.output.name}.lock")
-        with _folder_for(path), _opened(path) as handle:
+        with _folder_for(path):
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # An owner that has just finished may have removed the file between our opening and our locking it.
-                if os.fstat(handle.fileno()).st_nlink == 0:
-                    raise BlockingIOError
-            except BlockingIOError:
-                handle.seek(0)
-                owner = handle.read().strip() or "another process"
-                raise OutputError(f"{self.output}: {owner} is writing it; wait for it or choose another name") from None
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            handle.flush()
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+                with locked(path) as guaranteed:
+                    yield () if guaranteed else (_NO_LOCK,)
+            except LockedError as error:
+                raise OutputError(
+                    f"{self.output}: {error.owner} is writing it; wait for it or choose another name"
+                ) from None
+
+    def fresh_part(self) -> Path:
+        """An empty file for the output while it is written; whatever had its name is removed, a link not followed.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            self.part.unlink(missing_ok=True)
+            os.close(new_descriptor(self.part))
+        except OSError as error:
+            raise StorageError(f"{self.part}: cannot be written ({error.strerror})") from None
+        return self.part
 
     def discard(self) -> None:
         """Removes the store and a half-written output."""
@@ -110,10 +119,3 @@ def _folder_for(path: Path) -> Generator[None]:
         with suppress(OSError):  # the first that is not empty
             for folder in missing:
                 folder.rmdir()
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open("a+")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,12 +1,18 @@
-"""A file under its name is whole, or not there."""
+"""Atomic writes: a file is complete or absent, and no planted link or pipe is written through."""
 
 from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from wsi_ihc.errors import StorageError
+
+_NAME_BYTES = 255
+"""The longest name of a file on the usual file systems."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -15,16 +21,48 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     Raises:
         StorageError: it cannot be written; what was under the name is still there.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    with atomic_file(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Generator[BinaryIO]:
+    """A stream whose bytes get the name ``path`` when the block under ``with`` ends without an error.
+
+    The bytes are on the disk before the name is. A link of that name is replaced, not followed.
+
+    Raises:
+        StorageError: it cannot be written; what was under the name is still there.
+    """
+    part = path.with_name(_temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as stream:
-                stream.write(content)
+            with open(new_descriptor(part), "wb") as stream:
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def new_descriptor(path: Path) -> int:
+    """Creates the file ``path`` for writing; refuses anything that has the name, a dangling link too.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: the system refuses.
+    """
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _temporary_name(name: str) -> str:
+    """A hidden name that no other process uses; shortened where the full name would be too long for a file system."""
+    unique = f".{uuid.uuid4().hex}.part"
+    kept = os.fsencode(name)[: _NAME_BYTES - len(unique) - 1]
+    return f".{kept.decode(errors='ignore')}{unique}"

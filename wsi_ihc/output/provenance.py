@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.machine.regular_files import read_regular
 from wsi_ihc.machine.text import json_text
 
@@ -130,7 +130,6 @@ def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *,
     """
     output = output or file
     path = sidecar_path(output)
-    temporary = path.with_name(path.name + ".part")
     try:
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -139,8 +138,7 @@ def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *,
             "file": {"name": output.name, "bytes": file.stat().st_size, "sha256": sha256},
             "run": dict(run),
         }
-        temporary.write_text(json_text(content) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"{path}: the sidecar cannot be written ({error.strerror})") from None
+    write_atomically(path, (json_text(content) + "\n").encode())
     return path

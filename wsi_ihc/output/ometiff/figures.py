@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from wsi_ihc.output.ometiff.omexml import OME
+from wsi_ihc.output.ometiff.verification import provenance_entries
 
 
 def figures(path: Path) -> dict[str, str]:
@@ -23,6 +24,13 @@ def figures(path: Path) -> dict[str, str]:
         "tiles": f"{tiles} of {finest.tilewidth} px, {tifffile.COMPRESSION(finest.compression).name.lower()}",
         "pixel size": _pixel_size(xml),
     }
+
+
+def stated_notices(path: Path) -> tuple[str, ...]:
+    """What the file's own provenance says that a user should know, one line each; ``path`` passed its verification."""
+    with tifffile.TiffFile(path) as tiff:
+        entries = provenance_entries(ElementTree.fromstring(tiff.ome_metadata or "<OME/>"))
+    return tuple(text for name, text in entries.items() if name.startswith("notices."))
 
 
 def _pixel_size(xml: str) -> str:
