@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from wsi_ihc.evaluation.generated import find_bundle, stain_whole, whole_image_stainer
 from wsi_ihc.generators import load_generator
 from wsi_ihc.measures.her2 import HER2_SCORES
-from wsi_ihc.pairs.folders import image_files, read_image
+from wsi_ihc.pairs.folders import image_files
+from wsi_ihc.pairs.images import read_image
 from wsi_ihc.phantom import Look, draw_field
 from wsi_ihc.training.examples import scaled
 

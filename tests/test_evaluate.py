@@ -30,7 +30,8 @@ from wsi_ihc.evaluation.generated import (
 from wsi_ihc.evaluation.images import measure_images
 from wsi_ihc.evaluation.report import read_report
 from wsi_ihc.generators import Architecture, GeneratorCard, build_network, initialise, load_generator, save_bundle
-from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
+from wsi_ihc.pairs.folders import find_pairs, read_pair
+from wsi_ihc.pairs.images import read_image
 
 SCORES = ("0", "1+", "2+", "3+")
 SIDE = 40

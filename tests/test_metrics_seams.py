@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_ihc.measures.seams import seam_score
-from wsi_ihc.pairs.folders import read_image
+from wsi_ihc.pairs.images import read_image
 
 
 def _texture(side: int = 512, seed: int = 0) -> NDArray[np.uint8]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from wsi_ihc.errors import DataSetError
-from wsi_ihc.pairs.folders import find_pairs, her2_score, image_files, pair_folders, read_image, read_pair, scan_pairs
+from wsi_ihc.pairs.folders import find_pairs, her2_score, pair_folders, read_pair, scan_pairs
+from wsi_ihc.pairs.images import read_image
 
 
 def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Path:
@@ -29,6 +33,10 @@ def _save(path: Path, value: int = 100, size: tuple[int, int] = (16, 16)) -> Pat
         ("her2-0_slide5.jpg", "0"),
         ("0_2_0_2_0000_1024_fake_2.png", None),
         ("slide_0.png", None),
+        ("slide12_level_0_tile_4_7.png", None),
+        ("ihc_0.png", None),
+        ("train_0.png", None),
+        ("score_0_a.png", "0"),
         ("13+7.png", None),
     ],
 )
@@ -124,19 +132,102 @@ def test_a_file_cut_short_is_refused_not_filled(tmp_path: Path, suffix: str) -> 
     assert "\n" not in str(error.value)
 
 
-def test_pixels_come_as_rgb_bytes(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4, 4), 7, np.uint8)).save(tmp_path / "alpha.png")
-    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "grey.png")
-    tifffile.imwrite(tmp_path / "four.tif", np.full((4, 4, 4), 5, np.uint8), photometric="separated")
-    values = {path.stem: read_image(path) for path in image_files(tmp_path)}
-    assert {name: (image.shape, int(image[0, 0, 0])) for name, image in values.items()} == {
-        "alpha": ((4, 4, 3), 7),
-        "four": ((4, 4, 3), 5),
-        "grey": ((4, 4, 3), 9),
-    }
-    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((4, 4, 3), np.uint16))
-    with pytest.raises(DataSetError, match="expected 8-bit RGB"):
-        read_image(tmp_path / "deep.tif")
+COLOURS = np.random.default_rng(1).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+
+
+def _read(path: Path, pixels: np.ndarray, **options: object) -> np.ndarray:
+    tifffile.imwrite(path, pixels, **options)
+    return read_image(path)
+
+
+def test_forms_of_tiff_read_in_their_own_colours(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    np.testing.assert_array_equal(_read(path, COLOURS, photometric="rgb"), COLOURS)
+    planes = np.ascontiguousarray(np.moveaxis(COLOURS, -1, 0))
+    np.testing.assert_array_equal(_read(path, planes, photometric="rgb", planarconfig="separate"), COLOURS)
+    grey = COLOURS[..., 0]
+    np.testing.assert_array_equal(_read(path, grey, photometric="minisblack")[..., 1], grey)
+    np.testing.assert_array_equal(_read(path, grey, photometric="miniswhite")[..., 2], 255 - grey)
+    indexed = Image.fromarray(COLOURS).quantize(16)
+    indexed.save(path)
+    np.testing.assert_array_equal(read_image(path), np.array(indexed.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_transparency_is_seen_on_white(tmp_path: Path, suffix: str) -> None:
+    rgba = np.dstack([COLOURS, np.full((8, 12), 255, np.uint8)])
+    rgba[:4, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / f"a{suffix}")
+    seen = read_image(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(seen[4:], COLOURS[4:])
+    assert (seen[:4] == 255).all()
+
+
+def test_inks_take_light_away(tmp_path: Path) -> None:
+    """CMYK: no ink is white, black ink darkens all. HEMIT's multiplex images are kept so."""
+    plain = Image.fromarray(COLOURS).convert("CMYK")
+    for name in ("a.tif", "a.jpg"):
+        plain.save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name.endswith("jpg") else {}))
+        seen = read_image(tmp_path / name).astype(int)
+        assert np.abs(seen - COLOURS).max() <= (12 if name.endswith("jpg") else 1)
+    inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255], [0, 0, 128, 0]]], np.uint8)
+    seen = _read(tmp_path / "b.tif", inks, photometric="separated")
+    assert seen[0].tolist() == [[255, 255, 255], [0, 255, 255], [0, 0, 0], [255, 255, 127]]
+
+
+@pytest.mark.parametrize("mode", ["LAB", "YCbCr", "I;16", "F"])
+def test_colours_that_are_no_rgb_are_refused_in_one_line(tmp_path: Path, mode: str) -> None:
+    plain = Image.fromarray(COLOURS)
+    grey = {"I;16": np.uint16, "F": np.float32}.get(mode)
+    image = Image.fromarray(COLOURS[..., 0].astype(grey)) if grey else None
+    if mode == "LAB":
+        image = Image.fromarray(COLOURS, "LAB")
+    (image or plain.convert(mode)).save(tmp_path / "a.tif")
+    with pytest.raises(DataSetError, match=r"a\.tif: .*expected 8-bit RGB") as error:
+        read_image(tmp_path / "a.tif")
+    assert "\n" not in str(error.value)
+
+
+def test_more_than_eight_bits_are_refused_not_shortened(tmp_path: Path) -> None:
+    twelve = COLOURS.astype(np.uint16) * 16
+    tifffile.imwrite(tmp_path / "deep.tif", twelve, photometric="rgb")
+    cv2.imwrite(str(tmp_path / "deep.png"), twelve)
+    for name in ("deep.tif", "deep.png"):
+        with pytest.raises(DataSetError, match="16 bits"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 40_000])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".bmp"])
+def test_a_size_is_bounded_before_memory_is_taken(tmp_path: Path, suffix: str, side: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    match suffix:
+        case ".png":
+            Image.fromarray(COLOURS).save(path)
+            data = bytearray(path.read_bytes())
+            data[16:24] = struct.pack(">II", side, side)
+            data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        case ".bmp":
+            Image.fromarray(COLOURS).save(path)
+            data = bytearray(path.read_bytes())
+            data[18:26] = struct.pack("<ii", side, side)
+        case _:
+            tifffile.imwrite(path, COLOURS, photometric="rgb")
+            with tifffile.TiffFile(path, mode="r+b") as file:
+                file.pages[0].tags["ImageWidth"].overwrite(side)
+                file.pages[0].tags["ImageLength"].overwrite(side)
+            data = bytearray(path.read_bytes())
+    path.write_bytes(data)
+    with pytest.raises(DataSetError, match="million pixels"):
+        read_image(path)
+
+
+def test_splits_are_found_in_capitals(tmp_path: Path) -> None:
+    for split in ("Train", "TEST"):
+        for stain in ("HE", "IHC"):
+            _save(tmp_path / stain / split / "a.png")
+    assert [pair.split for pair in find_pairs(tmp_path)] == ["train", "test"]
+    assert len(find_pairs(tmp_path, "Test")) == 1
 
 
 @pytest.mark.data

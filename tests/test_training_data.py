@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import DataSetError, SettingsError
 from wsi_ihc.generators.pixels import to_tensor
+from wsi_ihc.measures.her2 import Her2
+from wsi_ihc.pairs.images import read_image
 from wsi_ihc.phantom import Look, draw_field
+from wsi_ihc.training.alignment import misalignment
 from wsi_ihc.training.augmentation import (
     augment_pair,
     crop_pair,
@@ -25,7 +28,7 @@ from wsi_ihc.training.augmentation import (
     jitter_stain,
     match_brightness,
 )
-from wsi_ihc.training.check import check_example, check_sources, misalignment
+from wsi_ihc.training.check import CheckReport, check_sources, look_at
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.data_settings import AugmentationSettings
@@ -35,6 +38,7 @@ from wsi_ihc.training.membranes import draw_membranes
 from wsi_ihc.training.nuclei import find_nuclei
 from wsi_ihc.training.phantom_examples import PhantomExample
 from wsi_ihc.training.restain import restain
+from wsi_ihc.training.sides import doubts_about_sides, hues_of
 from wsi_ihc.training.sources import Source, data_digest, find_sources
 
 
@@ -478,7 +482,69 @@ def test_alignment_of_pairs_is_told_from_that_of_strangers() -> None:
     for here, there in zip(fields, fields[1:] + fields[:1], strict=True):
         assert not misalignment(here.he, here.ihc).doubtful
         assert misalignment(here.he, there.ihc).doubtful
-        assert check_example(Drawn("a", here.he, there.ihc), "a", 32).kind == "doubtful alignment"  # type: ignore[union-attr]
+        assert look_at(Drawn("a", here.he, there.ihc), "a", 32).apart
+
+
+def _checked(pairs: list[tuple[Image, Image]]) -> CheckReport:
+    examples = [Drawn(str(index), he, ihc) for index, (he, ihc) in enumerate(pairs)]
+    return check_sources([Source("pairs", 1, examples, [])], crop_px=32)[1]
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[tuple[Image, Image]]:
+    drawn: tuple[tuple[int, Her2], ...] = ((3, "3+"), (5, "0"), (8, "2+"), (1, "3+"))
+    look = Look(jpeg_quality=100)
+    return [tuple(draw_field(seed, score, 256, 0.5, look)) for seed, score in drawn]  # type: ignore[misc]
+
+
+def test_a_sound_set_raises_no_doubt(fields: list[tuple[Image, Image]]) -> None:
+    report = _checked(fields)
+    assert report.sound, report.lines()
+    assert report.compared == len(fields)
+
+
+def test_swapped_sides_and_wrong_stains_are_doubted(fields: list[tuple[Image, Image]]) -> None:
+    def doubt(pairs: list[tuple[Image, Image]]) -> str:
+        report = _checked(pairs)
+        assert not report.sound
+        return " ".join(report.doubts)
+
+    shifted = [np.roll(he, 9, axis=1) for he, _ in fields]
+    assert "swapped" in doubt([(ihc, he) for he, ihc in fields])
+    assert "IHC side" in doubt([(he, moved) for (he, _), moved in zip(fields, shifted, strict=True)])
+    assert "H&E side is brown" in doubt([(ihc, np.roll(ihc, 9, axis=1)) for _, ihc in fields])
+    assert "shades of grey" in doubt([(he.mean(axis=2, keepdims=True).repeat(3, 2).astype(np.uint8), ihc)
+                                      for he, ihc in fields])  # fmt: skip
+    assert "(BGR)" in doubt([(np.ascontiguousarray(he[..., ::-1]), ihc) for he, ihc in fields])
+    assert "is black" in doubt([(255 - he, ihc) for he, ihc in fields])
+    strangers = [(he, fields[(index + 1) % len(fields)][1]) for index, (he, _) in enumerate(fields)]
+    assert "do not seem to show the same tissue" in doubt(strangers)
+
+
+def test_one_image_on_both_sides_is_left_out(fields: list[tuple[Image, Image]]) -> None:
+    he, _ = fields[0]
+    report = _checked([*fields, (he, he.copy())])
+    assert [problem.kind for problem in report.problems] == ["same image"]
+
+
+def test_single_doubts_of_alignment_are_a_rate_and_no_alarm(fields: list[tuple[Image, Image]]) -> None:
+    report = _checked([*fields, (fields[0][0], fields[2][1])])
+    assert report.sound
+    assert report.apart == ("pairs/4",)
+    assert any("1 of 5 pairs (20%) seem apart" in line for line in report.lines())
+
+
+@pytest.mark.data
+def test_sides_of_real_images(shared_data: Path) -> None:
+    """No H&E of the test data is taken for another stain, real IHC is told from H&E."""
+    tiles = shared_data / "tiles"
+    he = [hues_of(read_image(file)) for folder in ("he_torchstain", "he_stamp", "he_gigapath", "he_stardist")
+          for file in sorted((tiles / folder).rglob("*")) if file.suffix in (".png", ".jpg", ".tif")]  # fmt: skip
+    ihc = [hues_of(read_image(file)) for folder in ("ihc_skimage", "dab_ihc_meklon")
+           for file in sorted((tiles / folder).iterdir()) if file.suffix in (".png", ".jpg")]  # fmt: skip
+    assert len(he) >= 4
+    assert not list(doubts_about_sides(he, ihc))
+    assert "swapped" in next(doubts_about_sides(ihc, he))
 
 
 @pytest.mark.parametrize("shift", [(12, -20), (0, 15)])

@@ -28,7 +28,8 @@ from wsi_ihc.evaluation.summary import pearson, spread_statistic
 from wsi_ihc.generators import load_generator
 from wsi_ihc.measures.bootstrap import Estimate, set_estimate
 from wsi_ihc.measures.stain import brown_areas, dice, haematoxylin_ssim, integrated_density, unmix
-from wsi_ihc.pairs.folders import Pair, find_pairs, read_image, read_pair
+from wsi_ihc.pairs.folders import Pair, find_pairs, read_pair
+from wsi_ihc.pairs.images import read_image
 
 Image = NDArray[np.uint8]
 Paint = Callable[[Image], Image]

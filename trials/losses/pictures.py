@@ -16,7 +16,8 @@ from trials.losses.results import over_seeds, system_trials, training_means, tri
 from trials.losses.trials import SYSTEMS, VARIANTS, Scale, Trial, Variant, batch_sweep, losses_of, weight_sweep
 from wsi_ihc.evaluation.recipes import measure_named
 from wsi_ihc.measures.her2 import HER2_SCORES
-from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
+from wsi_ihc.pairs.folders import find_pairs, read_pair
+from wsi_ihc.pairs.images import read_image
 
 CURVE_MEASURES = ("psnr", "texture_kernel_x1000", "dab_r", "spread_ratio")
 STRIP_PX = 160

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from wsi_ihc.evaluation.evaluate import Options, evaluate, load_test_set, prepare_output
 from wsi_ihc.evaluation.generated import from_generator, from_predictions
-from wsi_ihc.pairs.folders import find_pairs, read_image, read_pair
+from wsi_ihc.pairs.folders import find_pairs, read_pair
+from wsi_ihc.pairs.images import read_image
 from wsi_ihc.phantom import draw_pairs
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.training import Trainer, TrainingSettings, find_sources, load_training_settings

@@ -80,10 +80,10 @@ def train(
     if output is None and not (dry_run or check_only):
         raise click.UsageError("Missing option '-o' / '--output': the folder of the run.")
     say = click.echo if rank == 0 and not quiet else _say_nothing
+    sources = find_sources(settings)
     if rank == 0:
         for doubt in doubts_about(settings, ranks):
             click.echo(f"warning: {doubt}", err=True)
-    sources = find_sources(settings)
     if dry_run:
         _describe(settings, sources, as_json=as_json)
         return 0
@@ -104,7 +104,7 @@ def train(
                     indent=2,
                 )
             )
-        return 8 if report.problems else 0
+        return 0 if report.sound else 8
     assert output is not None
     with joined_world(settings.compute.device) as world:
         trainer = _prepare(settings, sources, report.lines(most=10**9), output, resume, world)

@@ -27,7 +27,8 @@ from wsi_ihc.measures.benchmark import centre_crop
 from wsi_ihc.measures.bootstrap import Estimate
 from wsi_ihc.measures.distribution import MIN_IMAGES, TEXTURE, FeatureSpace
 from wsi_ihc.measures.perceptual import perceptual_distance
-from wsi_ihc.pairs.folders import Pair, complete, find_pairs, pair_folders, read_image, read_pair
+from wsi_ihc.pairs.folders import Pair, complete, find_pairs, pair_folders, read_pair
+from wsi_ihc.pairs.images import read_image
 
 Advance = Callable[[], None]
 Progress = Callable[[str, int], Advance]

@@ -19,7 +19,8 @@ from wsi_ihc.errors import DataSetError, DeviceError
 from wsi_ihc.evaluation.recipes import Recipe
 from wsi_ihc.machine.child import end_with_parent
 from wsi_ihc.measures import benchmark, fidelity, stain
-from wsi_ihc.pairs.folders import Pair, read_image, read_pair
+from wsi_ihc.pairs.folders import Pair, read_pair
+from wsi_ihc.pairs.images import read_image
 
 REDUCED_PX = 32
 """Side of the reduced images whose variance is compared. Reduced, so that the noise of texture is not counted."""

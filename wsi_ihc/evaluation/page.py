@@ -24,7 +24,8 @@ from wsi_ihc.evaluation.recipes import MEASURES, Measure, measure_named
 from wsi_ihc.evaluation.report import PAGE_NAME, Report, group_names
 from wsi_ihc.evaluation.summary import ALL
 from wsi_ihc.measures.bootstrap import Estimate
-from wsi_ihc.pairs.folders import read_image, read_pair
+from wsi_ihc.pairs.folders import read_pair
+from wsi_ihc.pairs.images import read_image
 
 THUMBNAIL_PX = 256
 PER_SHELF = 3

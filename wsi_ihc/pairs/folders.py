@@ -18,22 +18,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
-from wsi_ihc.errors import DataSetError, SizesDifferError, one_line
+from wsi_ihc.errors import DataSetError, SizesDifferError
+from wsi_ihc.pairs.images import IMAGE_SUFFIXES, read_image
 
 Layout = Literal["folders", "ab", "side_by_side"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 SPLITS = ("train", "val", "valid", "validation", "test")
 
 _HE_FOLDERS = ("he", "h&e", "h_e", "a", "source")
 _IHC_FOLDERS = ("ihc", "mihc", "b", "target")
-# A bare 0 is common in names (tile coordinates): it counts only after the split, as in BCI, or a word that names it.
+# A 0 counts only where BCI has it (12345_train_0), or right behind a word that means a score: elsewhere it is a
+# coordinate, a level or a number.
 _SCORE = re.compile(
-    r"(?:^|[_\s-])([123]\+)(?=[_.\s-]|$)|(?:train|test|val|valid|her2|score|level|ihc)[_\s-]?(0)(?=[_.\s-]|$)", re.I
+    r"(?:^|[_\s-])([123]\+)(?=[_.\s-]|$)|(?:^\d+_(?:train|test|val)_|(?:her2|score)[_\s-]?)(0)(?=[_.\s-]|$)", re.I
 )
 
 
@@ -101,7 +100,7 @@ def scan_pairs(root: Path, split: str | None = None) -> PairFolder:
     layout, sources = _sources(root)
     splits = sorted({name for name, _, _ in sources if name}, key=_split_order)
     if split is not None and splits:
-        sources = [source for source in sources if source[0] == split]
+        sources = [source for source in sources if source[0] == split.lower()]
         if not sources:
             raise DataSetError(f"{root}: no split {split!r}; it has {', '.join(splits)}")
     pairs: list[Pair] = []
@@ -137,29 +136,6 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """One image as (height, width, 3) uint8 RGB; alpha is dropped, a TIFF's first three channels are taken as they are.
-
-    Raises:
-        DataSetError: missing, damaged or cut short, no image, or not 8-bit.
-    """
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _as_rgb(path, tifffile.imread(path))
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataSetError(f"{path}: {image.mode} pixels; expected 8-bit RGB")
-            # Unlike some faster decoders, Pillow refuses a file that was cut short instead of filling it with grey.
-            return np.array(image.convert("RGB"))
-    except DataSetError:
-        raise
-    except FileNotFoundError:
-        raise DataSetError(f"{path}: no such image") from None
-    except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = one_line(error)
-        raise DataSetError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from None
-
-
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """H&E and IHC, both (height, width, 3) uint8 RGB of the same size.
 
@@ -181,13 +157,6 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return he, ihc
 
 
-def _as_rgb(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] < 3):
-        raise DataSetError(f"{path}: {pixels.dtype} array of shape {pixels.shape}; expected 8-bit RGB")
-    rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-    return np.ascontiguousarray(rgb, dtype=np.uint8)
-
-
 def _sources(root: Path) -> tuple[Layout, list[tuple[str | None, Path, Path]]]:
     """The layout, and (split, H&E folder, IHC folder) for each folder of pairs."""
     found: list[tuple[str | None, Path, Path]] = list(_parallel_folders(root))
@@ -204,16 +173,23 @@ def _sources(root: Path) -> tuple[Layout, list[tuple[str | None, Path, Path]]]:
 def _parallel_folders(root: Path) -> Iterator[tuple[str | None, Path, Path]]:
     if both := _he_and_ihc(root):
         he, ihc = both
-        splits = sorted({child.name for folder in both for child in folder.iterdir() if child.name in SPLITS})
+        splits_of_he, splits_of_ihc = _splits(he), _splits(ihc)
+        splits = sorted(splits_of_he.keys() | splits_of_ihc.keys())
         for split in splits:
-            if (he / split).is_dir() and (ihc / split).is_dir():
-                yield split, he / split, ihc / split
+            if split in splits_of_he and split in splits_of_ihc:
+                yield split, splits_of_he[split], splits_of_ihc[split]
         if not splits:
             yield None, he, ihc
         return
-    for split in SPLITS:
-        if (root / split).is_dir() and (both := _he_and_ihc(root / split)):
+    for split, folder in _splits(root).items():
+        if both := _he_and_ihc(folder):
             yield split, *both
+
+
+def _splits(folder: Path) -> dict[str, Path]:
+    """Folders of splits by their name in lower case: ``Train`` and ``TEST`` are splits too."""
+    found = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _he_and_ihc(folder: Path) -> tuple[Path, Path] | None:

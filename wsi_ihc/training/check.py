@@ -1,44 +1,45 @@
-"""A look at every pair before the first step, because a bad pair trains as diligently as a good one.
+"""Every pair is looked at before the first step, because a bad pair trains as diligently as a good one.
 
-Pairs that cannot be used (no partner, unreadable, sizes differ, smaller than the crop) are left out; pairs that look
-odd (blank, or nowhere alike) are used and named.
+Pairs that cannot be used (no partner, unreadable, sizes differ, too small, both sides the same image) are left out.
+Blank ones are used and named. The rest is asked of the whole set, as single pairs cannot prove it: are the sides H&E
+and IHC, the right way round, in plausible colours, and in how many pairs do both images seem to belong together?
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
-import cv2
 import numpy as np
 
 from wsi_ihc.errors import DataSetError, SizesDifferError, WsiIhcError
 from wsi_ihc.machine.processors import processors
-from wsi_ihc.training.densities import DAB, EOSIN, HAEMATOXYLIN, Densities, optical_density, unit
-from wsi_ihc.training.examples import Example, Image
+from wsi_ihc.training.alignment import misalignment
+from wsi_ihc.training.densities import optical_density
+from wsi_ihc.training.examples import Example, Image, RestainedExample
 from wsi_ihc.training.phantom_examples import PhantomExample
+from wsi_ihc.training.sides import Hues, doubts_about_sides, hues_of
 from wsi_ihc.training.sources import Source
 
-Kind = Literal["missing partner", "unreadable", "sizes differ", "too small", "blank", "doubtful alignment"]
+Kind = Literal["missing partner", "unreadable", "sizes differ", "too small", "same image", "blank"]
 
-LEFT_OUT: tuple[Kind, ...] = ("missing partner", "unreadable", "sizes differ", "too small")
+LEFT_OUT: tuple[Kind, ...] = ("missing partner", "unreadable", "sizes differ", "too small", "same image")
 
 _BLANK_SPREAD = 0.02
 """Standard deviation of the optical density of glass or of one flat colour. Tissue has 0.1 and more."""
-_SHIFT_SIDE = 256
-_DOUBTFUL_PEAK = 0.06
-"""Strangers reach 0.05 by chance; consecutive sections have 0.05 to 0.12, one section stained twice 0.2 and more."""
-_DOUBTFUL_SHIFT = 0.10
-"""Share of the side. BCI's usual 10 to 50 px of 1024 are half of that."""
+_SAME_LEVELS = 2.0
+"""Mean difference, grey levels, below which two files hold one image: JPEG of the same picture differs by about 1."""
 _SAMPLE = 128
+_APART = 0.5
+"""Share of doubtfully aligned pairs from which the two sides are not believed to belong together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is odd about one pair."""
+    """A fault of one pair."""
 
     kind: Kind
     name: str
@@ -46,27 +47,59 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Findings on one pair; hues and alignment only of pairs that can be used."""
+
+    problem: Problem | None = None
+    he: Hues | None = None
+    ihc: Hues | None = None
+    apart: bool = False
+    """Nowhere alike, or alike only far away. Single consecutive sections look so too: it counts as a rate."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What the check saw."""
+    """Findings of the check."""
 
     pairs: int
     looked_at: int
     scores: dict[str, int]
     """Training and validation pairs of each HER2 score that names state."""
     problems: tuple[Problem, ...]
+    doubts: tuple[str, ...] = ()
+    """Doubts about the whole set, one line each."""
+    compared: int = 0
+    """Pairs whose alignment was measured."""
+    apart: tuple[str, ...] = ()
+    """Names of those among them whose two images do not seem to belong together."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing stands against training on this set."""
+        return not self.problems and not self.doubts
 
     def lines(self, most: int = 5) -> list[str]:
-        """The report for people: totals, then each kind of problem with its first few names."""
+        """The report for people: totals, doubts about the set, then each kind of problem with its first few names."""
         scores = ", ".join(f"{score}: {count}" for score, count in sorted(self.scores.items()))
         text = [f"{self.pairs} pairs, {self.looked_at} opened" + (f"; HER2 scores {scores}" if scores else "")]
+        text += [f"doubtful: {doubt}" for doubt in self.doubts]
+        if self.apart:
+            rate = len(self.apart) / self.compared
+            text.append(
+                f"alignment: {len(self.apart)} of {self.compared} pairs ({rate:.0%}) seem apart; consecutive sections "
+                "have such pairs, unrelated images nearly always"
+            )
+            text += _first(list(self.apart), most)
         for kind, count in Counter(problem.kind for problem in self.problems).items():
             fate = "left out" if kind in LEFT_OUT else "used, but look at them"
             text.append(f"{kind}: {count} ({fate})")
-            of_kind = [problem for problem in self.problems if problem.kind == kind]
-            text += [f"  {problem.name}: {problem.detail}" for problem in of_kind[:most]]
-            if count > most:
-                text.append(f"  and {count - most} more")
+            text += _first([f"{p.name}: {p.detail}" for p in self.problems if p.kind == kind], most)
         return text
+
+
+def _first(names: list[str], most: int) -> list[str]:
+    more = [f"  and {len(names) - most} more"] if len(names) > most else []
+    return [f"  {name}" for name in names[:most]] + more
 
 
 def check_sources(
@@ -82,31 +115,71 @@ def check_sources(
         DataSetError: when a source has no usable training pair left.
     """
     every = [(source, example) for source in sources for example in (*source.train, *source.validation)]
-    # What is drawn on the spot needs no check, and takes longer to draw than to read.
+    # Drawn pairs need no check, and take longer to draw than others to read.
     kept = [item for item in every if not isinstance(item[1], PhantomExample)]
     stride = 1 if depth == "full" else max(1, len(kept) // _SAMPLE)
     chosen = [] if depth == "off" else kept[::stride]
 
-    def look(item: tuple[Source, Example]) -> Problem | None:
-        problem = check_example(item[1], f"{item[0].name}/{item[1].name}", crop_px)
+    def look(item: tuple[Source, Example]) -> Look:
+        seen = look_at(item[1], _name(item), crop_px)
         advance()
-        return problem
+        return seen
 
     with ThreadPoolExecutor(processors()) as pool:
-        found = list(pool.map(look, chosen))
+        looks = list(pool.map(look, chosen))
     bad = {
         id(example)
-        for (_, example), problem in zip(chosen, found, strict=True)
-        if problem is not None and problem.kind in LEFT_OUT
+        for (_, example), seen in zip(chosen, looks, strict=True)
+        if seen.problem is not None and seen.problem.kind in LEFT_OUT
     }
+    report = _report(sources, every, chosen, looks)
+    return [_without(source, bad, report) for source in sources], report
+
+
+def _name(item: tuple[Source, Example]) -> str:
+    return f"{item[0].name}/{item[1].name}"
+
+
+def _report(
+    sources: Sequence[Source],
+    every: Sequence[tuple[Source, Example]],
+    chosen: Sequence[tuple[Source, Example]],
+    looks: Sequence[Look],
+) -> CheckReport:
     alone = [
         Problem("missing partner", str(file), "no image of that name on the other side")
-        for s in sources
-        for file in s.unpaired
+        for source in sources
+        for file in source.unpaired
     ]
+    doubts: list[str] = []
+    apart: list[str] = []
+    compared = 0
+    for source in sources:
+        # The target of H&E alone is made from it: there is no second side to doubt.
+        of_source = [
+            (item, seen)
+            for item, seen in zip(chosen, looks, strict=True)
+            if item[0] is source and seen.he is not None and not isinstance(item[1], RestainedExample)
+        ]
+        here = [_name(item) for item, seen in of_source if seen.apart]
+        doubts += _doubts(source, [seen for _, seen in of_source], len(here))
+        apart += here
+        compared += len(of_source)
     scores = Counter(example.score for _, example in every if example.score)
-    report = CheckReport(len(every), len(chosen), dict(scores), (*alone, *(p for p in found if p is not None)))
-    return [_without(source, bad, report) for source in sources], report
+    problems = (*alone, *(seen.problem for seen in looks if seen.problem is not None))
+    return CheckReport(len(every), len(chosen), dict(scores), problems, tuple(doubts), compared, tuple(apart))
+
+
+def _doubts(source: Source, looks: Sequence[Look], apart: int) -> Iterator[str]:
+    """Doubts about one source as a whole."""
+    sides = [[hues for look in looks if (hues := getattr(look, side)) is not None] for side in ("he", "ihc")]
+    for doubt in doubts_about_sides(*sides):
+        yield f"{source.name}: {doubt}"
+    if len(looks) >= 4 and apart > _APART * len(looks):
+        yield (
+            f"{source.name}: in {apart} of {len(looks)} pairs the two images do not seem to show the same tissue; "
+            "check that equal names mean one place"
+        )
 
 
 def _without(source: Source, bad: set[int], report: CheckReport) -> Source:
@@ -119,75 +192,25 @@ def _without(source: Source, bad: set[int], report: CheckReport) -> Source:
     return replace(source, train=train, validation=[example for example in source.validation if id(example) not in bad])
 
 
-def check_example(example: Example, name: str, crop_px: int) -> Problem | None:
-    """The first thing that is wrong with an example, if any."""
+def look_at(example: Example, name: str, crop_px: int) -> Look:
+    """The first fault of an example, if any, with its colours and its alignment."""
     try:
         he, ihc = example.read()
     except SizesDifferError as error:
-        return Problem("sizes differ", name, str(error))
+        return Look(Problem("sizes differ", name, str(error)))
     except WsiIhcError as error:
-        return Problem("unreadable", name, str(error))
+        return Look(Problem("unreadable", name, str(error)))
     if he.shape != ihc.shape:
-        return Problem("sizes differ", name, f"H&E {_size(he)}, IHC {_size(ihc)}")
+        return Look(Problem("sizes differ", name, f"H&E {_size(he)}, IHC {_size(ihc)}"))
     if min(he.shape[:2]) < crop_px:
-        return Problem("too small", name, f"{_size(he)}, the crop is {crop_px} px; set data.crop_px lower")
+        return Look(Problem("too small", name, f"{_size(he)}, the crop is {crop_px} px; set data.crop_px lower"))
     for side, image in (("H&E", he), ("IHC", ihc)):
         if float(optical_density(image[::4, ::4]).std()) < _BLANK_SPREAD:
-            return Problem("blank", name, f"the {side} image shows next to nothing")
-    shift = misalignment(he, ihc)
-    if shift.doubtful:
-        return Problem("doubtful alignment", name, f"peak {shift.peak:.3f} at ({shift.down:.0f}, {shift.right:.0f}) px")
-    return None
+            return Look(Problem("blank", name, f"the {side} image shows next to nothing"))
+    if float(np.abs(he.astype(np.int16) - ihc).mean()) < _SAME_LEVELS:
+        return Look(Problem("same image", name, "H&E and IHC are one image"), hues_of(he), hues_of(ihc))
+    return Look(None, hues_of(he), hues_of(ihc), misalignment(he, ihc).doubtful)
 
 
 def _size(image: Image) -> str:
     return f"{image.shape[1]} x {image.shape[0]} px"
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """How far one image of a pair seems moved against the other, pixels, and how clearly (correlation peak, 0 to 1)."""
-
-    down: float
-    right: float
-    peak: float
-    side: int
-
-    @property
-    def doubtful(self) -> bool:
-        """Nowhere alike, or alike only far away."""
-        return self.peak < _DOUBTFUL_PEAK or max(abs(self.down), abs(self.right)) > _DOUBTFUL_SHIFT * self.side
-
-
-def misalignment(he: Image, ihc: Image) -> Shift:
-    """Phase correlation of the nuclear stain, which both images share, at 256 pixels a side.
-
-    The sign of the correlation does not count: multiplex pictures show nuclei light on dark.
-    """
-    side = min(he.shape[:2])
-    top, left = (he.shape[0] - side) // 2, (he.shape[1] - side) // 2
-    window = cv2.createHanningWindow((_SHIFT_SIDE, _SHIFT_SIDE), cv2.CV_32F)
-    spectra = []
-    for image, other_stain in ((he, EOSIN), (ihc, DAB)):
-        nuclei = _nuclei(np.ascontiguousarray(image[top : top + side, left : left + side]), other_stain)
-        spectra.append(np.fft.rfft2(nuclei * window))
-    product = np.conj(spectra[0]) * spectra[1]
-    surface = np.fft.irfft2(product / np.maximum(np.abs(product), 1e-9), s=(_SHIFT_SIDE, _SHIFT_SIDE))
-    # The peak of a shift between pixels spreads over its neighbours: a blur gathers it, 1 for identical images.
-    height = 2 * np.pi * cv2.GaussianBlur(np.pad(surface, 4, mode="wrap"), (9, 9), 1)[4:-4, 4:-4]
-    down, right = np.unravel_index(int(np.abs(height).argmax()), height.shape)
-    signed = [int(place) - _SHIFT_SIDE * (place >= _SHIFT_SIDE // 2) for place in (down, right)]
-    factor = side / _SHIFT_SIDE
-    return Shift(signed[0] * factor, signed[1] * factor, float(np.abs(height[down, right])), side)
-
-
-def _nuclei(image: Image, other_stain: Densities) -> Densities:
-    """Haematoxylin of a square image as it differs from its surroundings, ``(256, 256)``.
-
-    Slow changes of the background would correlate wherever they are.
-    """
-    small = cast(Image, cv2.resize(image, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA))
-    separate = np.linalg.pinv(np.stack([HAEMATOXYLIN, unit(other_stain)]))[:, 0]
-    amount = np.maximum(optical_density(small) @ separate.astype(np.float32), 0)
-    band: Densities = cv2.GaussianBlur(amount, (0, 0), 1.5) - cv2.GaussianBlur(amount, (0, 0), 9)
-    return band

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.pairs import folders as pairs
+from wsi_ihc.pairs.images import read_image
 from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import SlideView
 from wsi_ihc.training.restain import restain
@@ -78,7 +79,7 @@ class RestainedExample:
     score: str | None = None
 
     def read(self) -> tuple[Image, Image]:
-        he = scaled(pairs.read_image(self.he), self.scale)
+        he = scaled(read_image(self.he), self.scale)
         return he, restain(he, self.mpp, brown=self.brown)
 
 

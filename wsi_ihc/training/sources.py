@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.pairs import folders as pairs
+from wsi_ihc.pairs.images import IMAGE_SUFFIXES
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data_settings import USUAL_MPP, SourceSettings
 from wsi_ihc.training.examples import Example, ImageExample, RestainedExample
@@ -102,7 +103,7 @@ def _image_examples(
 
 
 def _restained(folder: Path, source: SourceSettings, settings: TrainingSettings) -> list[Example]:
-    every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in pairs.IMAGE_SUFFIXES)
+    every = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     files = [file for file in every if not file.name.startswith(".")]
     scale, mpp = working_scale(source, settings), settings.mpp or source.mpp or USUAL_MPP
     return [RestainedExample(str(file.relative_to(folder)), file, mpp, source.brown, scale) for file in files]
