@@ -121,7 +121,8 @@ def _in_rgb(path: Path, page: Any) -> NDArray[np.uint8]:
         return _without_extra(path, page, np.ascontiguousarray(pixels))
     if kind == _PHOTOMETRIC.SEPARATED and samples == 4 and not jpeg and page.planarconfig == 1:
         inks = 255 - page.asarray().astype(np.uint16)
-        return ((inks[..., :3] * inks[..., 3:] + 127) // 255).astype(np.uint8)
+        rgb: NDArray[np.uint8] = ((inks[..., :3] * inks[..., 3:] + 127) // 255).astype(np.uint8)
+        return rgb
     name = getattr(kind, "name", str(kind))
     raise _refused(path, f"{name} pixels of {samples} samples")
 
