@@ -36,6 +36,7 @@ Made from the commands themselves by `python scripts/write_cli_reference.py`; `w
 | 8 | the data set of a training or an evaluation |
 | 9 | the training diverged; its last good checkpoint is kept |
 | 10 | the dask cluster of `--scheduler`: no scheduler, no workers, or lost; what was stained is kept |
+| 11 | `batch`: every slide is done, but something that could be a slide was left out |
 | 70 | a library crashed, or the process was killed from outside |
 | 130 | interrupted; the same command continues |
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.test_batch import DEFAULTS, JPEG_70, Listener, fake, slides, touch, work
 from wsi_ihc.batch import BatchOptions, Entry, LeftOut, Limits, Records, SlideRecord, gather, run_batch
@@ -23,6 +25,7 @@ from wsi_ihc.batch.preflight import check_folder
 from wsi_ihc.batch.sharing import Places
 from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.cli import _run
+from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.errors import GeneratorError, StorageError
 from wsi_ihc.machine.text import printable
 
@@ -290,3 +293,58 @@ def test_the_page_is_rewritten_while_the_run_goes_on(tmp_path: Path, monkeypatch
 
     work(slides(tmp_path / "in", a="slow", b="slow", c="slow"), tmp_path / "out", listener=Looking())
     assert seen[-1] >= 1
+
+
+class TestWarnings:
+    """A slide that is done with a warning says so everywhere."""
+
+    @pytest.fixture
+    def out(self, tmp_path: Path) -> Path:
+        out = tmp_path / "out"
+        entries = slides(tmp_path / "in", a="good", b="good")
+        work(entries, out)
+        sidecar = out / "a_ihc.json"
+        told = json.loads(sidecar.read_text())
+        notices = [
+            {"code": "stain", "text": "looks like <IHC>\x1b[2J", "level": "warning"},
+            {"code": "reader", "text": "read by another reader", "level": "note"},
+        ]
+        made = {"generator": "recolour", "mpp": 0.5, "tissue_fraction": 0.25}
+        sidecar.write_text(json.dumps(told | {"run": told["run"] | {"notices": notices}, "provenance": made}))
+        work(entries, out)  # done already; the record learns what it did not know
+        return out
+
+    def test_in_every_summary(self, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        slide = json.loads((out / "summary.json").read_text())["slides"][0]
+        assert slide["warnings"] == [r"looks like <IHC>\x1b[2J"]
+        assert (slide["generator"], slide["mpp"], slide["tissue"]) == ("recolour", 0.5, 0.25)
+        with (out / "summary.csv").open() as stream:
+            assert next(csv.DictReader(stream))["warnings"] == r"looks like <IHC>\x1b[2J"
+        page = (out / "index.html").read_text()
+        assert r"looks like &lt;IHC&gt;\x1b[2J" in page
+        assert "1 warning<" in page
+        assert _run(["status", str(out)]) == 0
+        said = capsys.readouterr().out
+        assert "done, 1 warning" in said
+        assert r"looks like <IHC>\x1b[2J" in said
+        assert _run(["status", str(out), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["slides"][0]["warnings"]
+
+
+def test_eighty_columns_hold_bar_step_pace_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("wsi_ihc.cli.batch_display.Console", lambda stderr: console)
+    entry = Entry(Path("TCGA-A1-A0SB-01Z-00-DX1.B34C267B-CAAA-4AB6-AD5C-276C26F997A1.svs"), "a", DEFAULTS)
+    with batch_display(quiet=False) as display:
+        display.begin(2000)
+        display.started(entry, "")
+        display.said(entry, "1034/2210 blocks, 12.34 Mpx/s, 1 h 07 min left")
+        display._progress.refresh()  # type: ignore[attr-defined]
+        shown = screen.getvalue()
+    line = [line for line in shown.splitlines() if "TCGA" in line][-1]
+    assert len(line.rstrip()) <= 80
+    assert "━" in line
+    for part in ("1034/2210", "12.34 Mpx/s", "1 h 07 min left"):
+        assert part in line

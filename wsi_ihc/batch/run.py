@@ -292,7 +292,7 @@ class _Run:
             raise ClusterError(ending.reason)
 
     def _settle(self, entry: Entry, record: SlideRecord, *, news: bool = True) -> None:
-        if news:
+        if news or record != self.records.read(entry.name):
             self.records.write(entry.name, record)
         self.claims.release(entry.name)
         self.results[entry.name] = record

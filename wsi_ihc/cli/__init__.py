@@ -74,13 +74,15 @@ def cli() -> None:
     wsi-ihc convert slide.svs -o slide_ihc.ome.tiff
 
     Exit codes: 0 done, 1 internal error, 2 options, 3 slide, 4 generator, 5 disk, 6 output, 7 device, 8 training data,
-    9 training diverged, 10 dask cluster, 70 a library crashed, 130 interrupted.
+    9 training diverged, 10 dask cluster, 11 batch left files out, 70 a library crashed, 130 interrupted.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Runs the command; an error becomes one line and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["batch"] and not {"-q", "--quiet", "-h", "--help"} & set(arguments):
+        complain("looking for slides")  # before anything large is imported: a terminal must not stay empty
     advice = _SUPERVISED.get(arguments[0]) if arguments else None
     sys.exit(run_supervised(arguments, _run, advice) if advice else _run(arguments))
 

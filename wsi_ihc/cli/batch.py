@@ -99,8 +99,6 @@ def batch(
     wsi-ihc batch slides/ --recursive -o stained/ --gpus all --generator mymodel
     wsi-ihc status stained/
     """
-    if not quiet:
-        say("looking for slides", err=True)
     logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
     from wsi_ihc.batch import BatchOptions, Limits, Records, gather
     from wsi_ihc.batch.limits import STALL_S, default_memory

@@ -13,6 +13,7 @@ import click
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_settings
 from wsi_ihc.cli.progress import conversion_progress, duration
+from wsi_ihc.cli.terminal import say
 
 if TYPE_CHECKING:
     from wsi_ihc.convert import ConversionEstimate, ConversionReport
@@ -108,20 +109,20 @@ def _show_estimate(estimate: ConversionEstimate) -> None:
         "time": f"about {duration(estimate.seconds)}",
     }
     for name, value in rows.items():
-        click.echo(f"{name:<14} {value}")
+        say(f"{name:<14} {value}")
     for notice in estimate.notices:
-        click.echo(f"{'note':<14} {notice}")
+        say(f"{'note':<14} {notice}")
 
 
 def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
     made = report.provenance
     size = report.output.stat().st_size
-    click.echo(
+    say(
         f"{report.output}: {report.plan.size.width} x {report.plan.size.height} px at {made.mpp:.4g} um/px, "
         f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "
         f"{duration(report.run.total_s)}"
     )
-    click.echo(f"{RESEARCH_USE_ONLY} {standing(card)}".rstrip())
+    say(f"{RESEARCH_USE_ONLY} {standing(card)}".rstrip())
 
 
 def standing(card: GeneratorCard) -> str:

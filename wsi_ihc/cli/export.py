@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from wsi_ihc.cli.terminal import say
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
@@ -24,5 +26,5 @@ def export(run: Path, output: str, last: bool, half: bool, measured: str, overwr
     path = bundle_path(output)
     bundle = export_run(run, path, name=path.stem, measured=measured, last=last, half=half, overwrite=overwrite)
     parameters = sum(tensor.numel() for tensor in bundle.state.values())
-    click.echo(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {generator_name(path)}")
+    say(f"{path}: {bundle.card.name}, {parameters:,} numbers, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"wsi-ihc convert SLIDE -o SLIDE_ihc.ome.tiff --generator {generator_name(path)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsi_ihc.cli.options import SLIDE, conversion_settings, some_conversion_options
+from wsi_ihc.machine.text import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +43,7 @@ def info(slide: Path, as_json: bool, **values: Any) -> None:
     with closing(open_slide(slide, settings.slide)) as opened:
         facts = _facts(opened, settings.resolution.mpp)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json_text(facts))
     else:
         _show(facts)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from wsi_ihc.cli.terminal import say
 from wsi_ihc.errors import OutputError, SettingsError
 from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 from wsi_ihc.pyramid.geometry import Size
@@ -141,7 +142,7 @@ def phantom(
             threads=threads,
             progress=lambda pixels: advance(pixels / 1e6),
         )
-    click.echo(" and ".join(str(path) for path in (output, ihc) if path))
+    say(" and ".join(str(path) for path in (output, ihc) if path))
 
 
 def _draw_pairs(
@@ -162,7 +163,7 @@ def _draw_pairs(
             threads=threads,
             progress=advance,
         )
-    click.echo(f"{folder}: {count} pairs")
+    say(f"{folder}: {count} pairs")
 
 
 def _size(text: str) -> Size:

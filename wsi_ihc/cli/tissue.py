@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_settings, settings_options, some_conversion_options
+from wsi_ihc.cli.terminal import say
 from wsi_ihc.errors import OutputError, SettingsError, UnsupportedSlideError
 from wsi_ihc.machine.atomic import write_atomically
+from wsi_ihc.machine.text import json_text
 
 if TYPE_CHECKING:
     from wsi_ihc.slides import SlideView
@@ -56,7 +57,7 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, as_
     started = time.perf_counter()
     with closing(open_slide(slide, settings.slide)) as reader:
         for notice in (*reader.notices, *check_brightfield(reader, any_stain=True)):
-            click.echo(f"{slide.name}: {notice}", err=True)
+            say(f"{slide.name}: {notice}", err=True)
         view = SlideView.at(reader, None)
         mask = find_tissue(view, settings.tissue)
         seconds = time.perf_counter() - started
@@ -70,9 +71,9 @@ def tissue(slide: Path, output: Path, overlay: Path | None, overwrite: bool, as_
     facts = _facts(mask, view)
     if as_json:
         paths = {"slide": str(slide), "output": str(output), "overlay": str(overlay) if overlay else None}
-        click.echo(json.dumps(paths | facts | {"seconds": round(seconds, 2)}, indent=2))
+        click.echo(json_text(paths | facts | {"seconds": round(seconds, 2)}))
     else:
-        click.echo(f"{slide.name}: {_sentence(facts)}, {seconds:.1f} s: {output}")
+        say(f"{slide.name}: {_sentence(facts)}, {seconds:.1f} s: {output}")
 
 
 def _check_outputs(output: Path, overlay: Path | None, overwrite: bool) -> None:

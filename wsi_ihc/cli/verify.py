@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsi_ihc.cli.terminal import say
 from wsi_ihc.errors import OutputError
-from wsi_ihc.machine.text import printable
+from wsi_ihc.machine.text import json_text
 
 if TYPE_CHECKING:
     from wsi_ihc.output.verification_report import VerificationReport
@@ -34,12 +34,8 @@ def verify(files: tuple[Path, ...], quick: bool, as_json: bool) -> None:
         if not as_json:
             _show(report, figures(file) if report.ok else {}, stated_notices(file) if report.ok else ())
     if as_json:
-        click.echo(
-            json.dumps(
-                [report.as_dict() | (_facts(report.path) if report.ok else {}) for report in reports],
-                indent=2,
-            )
-        )
+        found = [report.as_dict() | (_facts(report.path) if report.ok else {}) for report in reports]
+        click.echo(json_text(found))
     bad = [report for report in reports if not report.ok]
     if bad:
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -55,10 +51,10 @@ def _facts(file: Path) -> dict[str, Any]:
 def _show(report: VerificationReport, seen: dict[str, str], notices: tuple[str, ...]) -> None:
     """Prints each check with its figure, or with its problems; then what the file says that a user should know."""
     state = f"sound, {seen['size']}" if seen else "sound" if report.ok else "NOT sound"
-    click.echo(f"{report.path}: {state}")
+    say(f"{report.path}: {state}")
     for check in report.checks:
-        click.echo(f"  {'ok ' if check.ok else 'BAD'} {check.name:<24}{seen.get(check.name, '')}".rstrip())
+        say(f"  {'ok ' if check.ok else 'BAD'} {check.name:<24}{seen.get(check.name, '')}".rstrip())
         for problem in check.problems:
-            click.echo(f"      {problem}")
+            say(f"      {problem}")
     for notice in notices:
-        click.echo(f"  note: {printable(notice)}")
+        say(f"  note: {notice}")
