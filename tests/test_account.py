@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_ihc.conversion.account import RunAccount, numbered, refuse_doubts
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.notices import Notice, as_notices
+from wsi_ihc.notices import Notice
+from wsi_ihc.slides import MemorySlide
+from wsi_ihc.slides.notice_kinds import slide_notices
+from wsi_ihc.slides.pixel_size import settle
 
 STAIN, NOTE = Notice("stain", "only 3% pink"), Notice("reader", "read by tiffslide", "note")
 
@@ -54,5 +58,21 @@ def test_strict_refuses_warnings_and_lets_notes_pass() -> None:
 
 
 def test_every_notice_has_a_name_of_its_own() -> None:
-    notices = as_notices(["first", "second", "first", STAIN], "slide")
+    notices = (Notice("slide", "first"), Notice("slide", "second"), STAIN)
     assert numbered(notices) == {"slide": "first", "slide 2": "second", "stain": "only 3% pink"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "level"), [(None, 0.5, "note"), ((0.25, 0.25), 0.5, "warning"), ((1e9, 1e9), None, "warning")]
+)
+def test_only_a_pixel_size_that_contradicts_the_file_is_a_doubt(
+    stated: tuple[float, float] | None, given: float | None, level: str
+) -> None:
+    slide = MemorySlide(np.zeros((8, 8, 3), np.uint8), notices=settle(stated, given).notices)
+    assert [(notice.code, notice.level) for notice in slide_notices(slide)] == [("pixel-size", level)]
+
+
+def test_every_kind_of_notice_has_a_code() -> None:
+    texts = ("read with tiffslide, because others cannot", "level 2 of the file is not used: black", "something else")
+    slide = MemorySlide(np.zeros((8, 8, 3), np.uint8), notices=texts)
+    assert [notice.code for notice in slide_notices(slide)] == ["reader", "level", "slide"]

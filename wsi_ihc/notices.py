@@ -24,12 +24,6 @@ class Notice:
         return self.text
 
 
-def as_notices(found: Iterable[Notice | str], code: str) -> tuple[Notice, ...]:
-    """``found`` in its order, each once; a plain text becomes a warning of this ``code``."""
-    notices = (each if isinstance(each, Notice) else Notice(code, each) for each in found)
-    return tuple(dict.fromkeys(notices))
-
-
 def warnings_among(notices: Iterable[Notice]) -> tuple[Notice, ...]:
     """Those that doubt the output."""
     return tuple(notice for notice in notices if notice.level == "warning")
