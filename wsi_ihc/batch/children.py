@@ -17,7 +17,7 @@ from wsi_ihc.batch.records import FOLDER
 from wsi_ihc.batch.thumbnails import he_picture
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import ClusterError, GeneratorError, StorageError
-from wsi_ihc.machine.child import PROGRAM, SUPERVISED
+from wsi_ihc.machine.child import FROM_OUTSIDE, PROGRAM, SUPERVISED, describe_signal
 from wsi_ihc.machine.regular_files import open_to_append
 
 ConvertCommand = Callable[[Path, Path, ConversionSettings, bool], list[str]]
@@ -162,8 +162,6 @@ def _last_line(text: str) -> str:
 
 
 def _explain_signal(number: int) -> Ending:
-    name = signal.Signals(number).name
-    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return Ending(False, f"{name}: ended from outside, or by the system for want of memory")
-    reason = f"{name}: a library's own code crashed; check the file, or try another --reader or --backend torch"
-    return Ending(False, reason, retry=False)
+    if number in FROM_OUTSIDE:
+        return Ending(False, describe_signal(number))
+    return Ending(False, f"{describe_signal(number)}; try another --reader or --backend torch", retry=False)

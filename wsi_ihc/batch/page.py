@@ -15,6 +15,7 @@ from wsi_ihc.batch.sharing import Places, link
 from wsi_ihc.batch.tally import Tally
 from wsi_ihc.batch.thumbnails import he_picture, ihc_picture
 from wsi_ihc.machine.regular_files import is_regular
+from wsi_ihc.machine.stopwatch import duration
 from wsi_ihc.machine.text import printable
 
 # What needs a person comes first.
@@ -56,13 +57,6 @@ def render_page(
         left_out=[{"name": places.text(each.name), "reason": places.text(each.reason)} for each in left_out],
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
     )
-
-
-def duration(seconds: float) -> str:
-    """``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _row(records: Records, places: Places, name: str, record: SlideRecord) -> dict[str, Any]:

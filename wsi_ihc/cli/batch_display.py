@@ -16,8 +16,8 @@ from rich.table import Column
 
 from wsi_ihc.batch import Entry, SlideRecord, Watcher
 from wsi_ihc.batch.sharing import short_reason
-from wsi_ihc.cli.progress import duration
 from wsi_ihc.cli.terminal import say
+from wsi_ihc.machine.stopwatch import duration
 from wsi_ihc.machine.text import printable
 
 _BLOCKS = re.compile(r"(\d+)/(\d+) blocks?,? *(.*)")

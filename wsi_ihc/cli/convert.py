@@ -12,8 +12,9 @@ import click
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_settings
-from wsi_ihc.cli.progress import conversion_progress, duration
+from wsi_ihc.cli.progress import conversion_progress
 from wsi_ihc.cli.terminal import say
+from wsi_ihc.machine.stopwatch import duration
 
 if TYPE_CHECKING:
     from wsi_ihc.convert import ConversionEstimate, ConversionReport

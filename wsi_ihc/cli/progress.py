@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.text import Text
 
 from wsi_ihc.conversion.progress import Progress, Silence, Stage
+from wsi_ihc.machine.stopwatch import duration
 
 _LOG_INTERVAL_S = 30.0
 
@@ -107,10 +108,3 @@ def _bar() -> rich_progress.Progress:
         console=Console(stderr=True),
         transient=True,
     )
-
-
-def duration(seconds: float) -> str:
-    """``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -66,7 +66,7 @@ def _table(cohort: dict[str, SlideRecord], wide: bool) -> RenderableType:
     from rich.text import Text
 
     from wsi_ihc.cli.batch_display import name_of, warnings_in_words
-    from wsi_ihc.cli.progress import duration
+    from wsi_ihc.machine.stopwatch import duration
 
     rows = sorted(cohort.items(), key=lambda item: _ORDER[item[1].state])
     cells = [
@@ -112,7 +112,7 @@ def _why(record: SlideRecord) -> str:
 def _line(found: Tally, left_out: int) -> RenderableType:
     from rich.text import Text
 
-    from wsi_ihc.cli.progress import duration
+    from wsi_ihc.machine.stopwatch import duration
 
     words = [f"{getattr(found, state)} {state}" for state in ("done", "running", "failed", "waiting")]
     words += [f"{left_out} left out"] if left_out else []

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import click
 
-from wsi_ihc.machine.child import PROGRAM, SUPERVISED
+from wsi_ihc.machine.child import FROM_OUTSIDE, PROGRAM, SUPERVISED, describe_signal
 
 CRASHED = 70
 _PR_SET_PDEATHSIG = 1
@@ -92,10 +92,8 @@ def _explain_signal(number: int, advice: Advice) -> int:
         with suppress(OSError):  # the terminal is gone
             click.echo(f"wsi-ihc: {_ASKED_TO_END[number]}; {advice.killed}", err=True)
         return 128 + number
-    reason = f"a library crashed, on a damaged file or on this processor; {advice.crashed}"
-    if number == signal.SIGKILL:
-        reason = f"killed from outside, or by the system because memory ran out; {advice.killed}"
-    click.echo(f"wsi-ihc: the working process ended with {signal.Signals(number).name}: {reason}", err=True)
+    then = advice.killed if number in FROM_OUTSIDE else advice.crashed
+    click.echo(f"wsi-ihc: the working process was lost, {describe_signal(number)}; {then}", err=True)
     return CRASHED
 
 

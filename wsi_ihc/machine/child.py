@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 
@@ -10,8 +11,19 @@ import threading
 PROGRAM = (sys.executable, "-P", "-m", "wsi_ihc")
 """The beginning of the command line; the words after ``wsi-ihc`` follow."""
 
+FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Signals that say nothing about the work of the child: the same work may succeed next time."""
+
 SUPERVISED = "WSI_IHC_SUPERVISED"
 """Variable of the environment with the process that supervises the child: it needs no other, and ends with that one."""
+
+
+def describe_signal(number: int) -> str:
+    """Why a child process was ended by this signal, as far as the signal tells."""
+    name = signal.Signals(number).name
+    if number in FROM_OUTSIDE:
+        return f"{name}: ended from outside, or by the system because memory ran out"
+    return f"{name}: a library crashed, on a damaged file or on this processor"
 
 
 def end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""What a run cost: seconds by stage and peak memory, for the sidecar."""
+"""Time and memory of a run: seconds by stage, peak memory, and a duration in words."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def peak_memory_mb() -> float:
     """The largest resident memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
