@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tests.test_batch import DEFAULTS, JPEG_70, Listener, fake, slides, touch, work
 from wsi_ihc.batch import BatchOptions, Entry, LeftOut, Limits, Records, SlideRecord, gather, run_batch
-from wsi_ihc.batch import run as run_module
+from wsi_ihc.batch import ledger as ledger_module
 from wsi_ihc.batch.claims import Claims
 from wsi_ihc.batch.limits import Vigil, default_memory, memory_of
 from wsi_ihc.batch.preflight import check_folder
@@ -281,8 +281,8 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
 
 
 def test_the_page_is_rewritten_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_SOON_S", 0.0)
-    monkeypatch.setattr(run_module, "_REST", 0)
+    monkeypatch.setattr(ledger_module, "_SOON_S", 0.0)
+    monkeypatch.setattr(ledger_module, "_REST", 0)
     seen: list[int] = []
 
     class Looking(Listener):

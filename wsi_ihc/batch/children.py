@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.records import FOLDER
 from wsi_ihc.batch.thumbnails import he_picture
 from wsi_ihc.config import ConversionSettings
@@ -62,6 +63,26 @@ def generator_fingerprint(name: str) -> str:
         raise GeneratorError(_last_line(done.stderr) or f"generator {name}: cannot be used")
     card = json.loads(done.stdout)
     return f"{card['name']} {card['sha256']}"
+
+
+def fingerprints(
+    entries: Sequence[Entry], fingerprint: Callable[[str], str] = generator_fingerprint
+) -> dict[str, str | GeneratorError]:
+    """The fingerprint of each generator by the name that the entries give it, or why it cannot be used.
+
+    Raises:
+        GeneratorError: none of them can be used.
+    """
+    found: dict[str, str | GeneratorError] = {}
+    for name in dict.fromkeys(entry.settings.generator.name for entry in entries):
+        try:
+            found[name] = fingerprint(name)
+        except GeneratorError as error:
+            found[name] = error
+    errors = [error for error in found.values() if isinstance(error, GeneratorError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    return found
 
 
 @dataclass(frozen=True)

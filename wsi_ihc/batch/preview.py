@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from wsi_ihc.batch.children import fingerprints
 from wsi_ihc.batch.claims import Claims
 from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.decisions import decide
 from wsi_ihc.batch.options import BatchOptions
 from wsi_ihc.batch.recipe import make_recipe
 from wsi_ihc.batch.records import Records
-from wsi_ihc.batch.run import fingerprints
 from wsi_ihc.errors import GeneratorError
 
 WOULD_FAIL = "would fail"

@@ -12,28 +12,23 @@ from functools import partial
 from pathlib import Path
 
 from wsi_ihc.batch import transitions
-from wsi_ihc.batch.children import ConvertCommand, Ending, convert_command, generator_fingerprint
+from wsi_ihc.batch.children import ConvertCommand, Ending, convert_command, fingerprints, generator_fingerprint
 from wsi_ihc.batch.claims import BEAT_S, Claims
 from wsi_ihc.batch.cohort import Entry
 from wsi_ihc.batch.decisions import decide
 from wsi_ihc.batch.interrupts import Interrupts, noted_interrupts
 from wsi_ihc.batch.jobs import GRACE_S, Job
+from wsi_ihc.batch.ledger import Ledger
 from wsi_ihc.batch.options import BatchOptions, with_threads
 from wsi_ihc.batch.prefetch import Cache
 from wsi_ihc.batch.recipe import make_recipe
 from wsi_ihc.batch.records import Records, SlideRecord
-from wsi_ihc.batch.summary import write_summary
 from wsi_ihc.batch.thumbnails import keep_thumbnail
 from wsi_ihc.batch.watcher import Watcher
-from wsi_ihc.errors import ClusterError, GeneratorError, StorageError, WsiIhcError, one_line
+from wsi_ihc.errors import ClusterError, GeneratorError, StorageError, one_line
 
 _TICK_S = 0.2
-_SAID_S = 1.0
 _OTHERS_S = 1.0
-_SUMMARY_S = 30.0
-_SOON_S = 2.0
-_REST = 10
-"""A summary of a large cohort takes a while: at least so many times as long passes before the next."""
 
 
 def run_batch(
@@ -62,37 +57,17 @@ def run_batch(
     records = Records(folder)
     cache = Cache.open(options.cache, options.cache_bytes) if options.cache else None
     run = _Run(
-        folder, options, watcher, command, generators, records,
-        Claims(records.folder, options.stale_after_s), cache, seats, deque(entries),
+        folder, options, watcher, command, generators,
+        Ledger(records, Claims(records.folder, options.stale_after_s), watcher), cache, seats, deque(entries),
     )  # fmt: skip
     watcher.begin(len(entries))
     with noted_interrupts() as run.interrupts:
         try:
-            run.register(entries)
+            run.ledger.register(entries)
             run.work()
         finally:
             run.close()
-    return run.results
-
-
-def fingerprints(
-    entries: Sequence[Entry], fingerprint: Callable[[str], str] = generator_fingerprint
-) -> dict[str, str | GeneratorError]:
-    """The fingerprint of each generator by the name that the entries give it, or why it cannot be used.
-
-    Raises:
-        GeneratorError: none of them can be used.
-    """
-    found: dict[str, str | GeneratorError] = {}
-    for name in dict.fromkeys(entry.settings.generator.name for entry in entries):
-        try:
-            found[name] = fingerprint(name)
-        except GeneratorError as error:
-            found[name] = error
-    errors = [error for error in found.values() if isinstance(error, GeneratorError)]
-    if errors and len(errors) == len(found):
-        raise errors[0]
-    return found
+    return run.ledger.results
 
 
 @dataclass
@@ -102,31 +77,26 @@ class _Run:
     watcher: Watcher
     command: ConvertCommand
     generators: Mapping[str, str | GeneratorError]
-    records: Records
-    claims: Claims
+    ledger: Ledger
     cache: Cache | None
     seats: list[dict[str, str]]
     pending: deque[Entry]
-    results: dict[str, SlideRecord] = field(default_factory=dict)
     ready: deque[Job] = field(default_factory=deque)
     running: list[Job] = field(default_factory=list)
     elsewhere: dict[str, Entry] = field(default_factory=dict)
     beaten: float = field(default_factory=time.monotonic)
     interrupts: Interrupts = field(default_factory=Interrupts)
     asked: float = 0.0
-    summarised: float = 0.0
-    summary_takes_s: float = 0.0
-    told: int = 0
-    """Results that the summary shows."""
     mentioned: bool = False
     """Whether the user knows that the file system has no locks."""
 
-    def register(self, entries: Sequence[Entry]) -> None:
-        """Writes a record for each slide that has none, so that status shows the whole cohort from the start."""
-        for entry in entries:
-            with suppress(Exception):  # the slide itself will fail
-                if self.records.read(entry.name) is None:
-                    self.records.write(entry.name, transitions.fresh(entry, self.folder))
+    @property
+    def records(self) -> Records:
+        return self.ledger.records
+
+    @property
+    def claims(self) -> Claims:
+        return self.ledger.claims
 
     def work(self) -> None:
         while self.pending or self.ready or self.running or self.elsewhere:
@@ -143,7 +113,7 @@ class _Run:
             while self.seats and self.ready and self.ready[0].source.done():
                 job = self.ready.popleft()
                 self._with(job.entry, partial(self._start, job))
-            self._summarise()
+            self.ledger.summarise()
             if self.running or self.elsewhere or (self.ready and not self.ready[0].source.done()):
                 time.sleep(_TICK_S)
 
@@ -156,7 +126,7 @@ class _Run:
         except Exception as error:
             if isinstance(error, StorageError) and not self.records.is_writable():
                 raise
-            self._lose(entry, error if isinstance(error, WsiIhcError) else _internal(error))
+            self._lose(entry, error)
 
     def _lose(self, entry: Entry, error: Exception) -> None:
         for job in [job for job in self.running if job.entry is entry]:
@@ -166,14 +136,7 @@ class _Run:
         self.elsewhere.pop(entry.name, None)
         if self.cache:
             self.cache.remove(entry.name)
-        record = self.records.read(entry.name) or transitions.blank(entry, self.folder)
-        record = transitions.failed(record, Ending(False, one_line(error)))
-        with suppress(OSError, ValueError):
-            self.records.write(entry.name, record)
-        with suppress(OSError, ValueError):
-            self.claims.release(entry.name)
-        self.results[entry.name] = record
-        self.watcher.ended(entry, record, news=True)
+        self.ledger.fail(entry, error)
 
     def close(self) -> None:
         """Ends what runs, gives back every claim and writes the summary; also after an error."""
@@ -193,8 +156,7 @@ class _Run:
                 self.claims.release_all()
             if self.cache:
                 self.cache.close()
-            with suppress(OSError):
-                write_summary(self.records)
+            self.ledger.summarise_now()
 
     def _await_end(self) -> None:
         deadline, asked = time.monotonic() + GRACE_S, self.interrupts.count
@@ -234,14 +196,14 @@ class _Run:
             case "keep":
                 if decision.why:
                     self.watcher.note(f"{entry.name}: {decision.why}")
-                self._settle(entry, transitions.described(record, output), news=False)
+                self.ledger.settle(entry, transitions.described(record, output), news=False)
             case "leave":
-                self._settle(entry, record, news=False)
+                self.ledger.settle(entry, record, news=False)
             case "adopt":
                 keep_thumbnail(output, self.records.path(entry.name, ".jpg"))
-                self._settle(entry, transitions.finished(record, output))
+                self.ledger.settle(entry, transitions.finished(record, output))
             case "refuse":
-                self._settle(entry, transitions.failed(record, Ending(False, decision.why)))
+                self.ledger.settle(entry, transitions.failed(record, Ending(False, decision.why)))
             case "convert":
                 self.ready.append(Job(entry, record, recipe, decision, self._source(entry)))
 
@@ -287,16 +249,9 @@ class _Run:
             )
         if self.cache:
             self.cache.remove(entry.name)
-        self._settle(entry, record)
+        self.ledger.settle(entry, record)
         if not ending.alone:
             raise ClusterError(ending.reason)
-
-    def _settle(self, entry: Entry, record: SlideRecord, *, news: bool = True) -> None:
-        if news or record != self.records.read(entry.name):
-            self.records.write(entry.name, record)
-        self.claims.release(entry.name)
-        self.results[entry.name] = record
-        self.watcher.ended(entry, record, news=news)
 
     def _give_back(self, job: Job) -> None:
         if job.child:
@@ -341,18 +296,3 @@ class _Run:
                 f"{self.folder}: this file system has no file locks; batches that run at the same time on this folder "
                 "may both convert a slide that a killed batch has left"
             )
-
-    def _summarise(self) -> None:
-        """Rewrites the summary when slides have ended, and at times; never for more than a tenth of the time."""
-        now = time.monotonic()
-        waited = now - self.summarised
-        if waited > _SUMMARY_S or (len(self.results) != self.told and waited > self.summary_takes_s):
-            self.told = len(self.results)
-            with suppress(OSError):  # what is wrong with the folder shows when a record is written
-                write_summary(self.records)
-            self.summarised = time.monotonic()
-            self.summary_takes_s = max(_SOON_S, _REST * (self.summarised - now))
-
-
-def _internal(error: Exception) -> WsiIhcError:
-    return WsiIhcError(f"internal error: {type(error).__name__}: {one_line(error)}")
