@@ -59,7 +59,7 @@ class ResolutionSettings(Settings):
 
 
 class TissueSettings(Settings):
-    """What is stained and what stays glass."""
+    """Which parts of the slide are stained; the rest stays glass."""
 
     source: str = "auto"
     """``auto`` finds the tissue, ``none`` stains everything, else the path of a GeoJSON file."""
@@ -74,7 +74,7 @@ class TissueSettings(Settings):
     max_hole_um2: float = Field(default=50_000.0, ge=0)
     """Holes up to this belong to the tissue around them (fat, glands, small vessels): a disc 250 um across."""
     ink_halo_um: float = Field(default=24.0, ge=0, le=500)
-    """Around a pen stroke, where its blurred edge has the colour of neither ink nor glass."""
+    """Rim around a pen stroke that counts as ink: its blurred edge has the colour of neither ink nor glass."""
     ink_fringe_um: float = Field(default=80.0, ge=0, le=1000)
     """Colour this near to ink does not start a piece of tissue: it may be the ink's own fringe."""
     max_stroke_um: float = Field(default=1000.0, ge=0, le=5000)
@@ -144,7 +144,7 @@ class OutputSettings(Settings):
 
 
 class CheckSettings(Settings):
-    """What is refused instead of converted with a warning. It does not change the pixels."""
+    """Which slides are refused instead of converted with a warning. It does not change the pixels."""
 
     strict: bool = False
     """Refuse a slide whose output would carry a warning: a doubtful stain or pixel size, damaged or missing parts."""
@@ -153,7 +153,7 @@ class CheckSettings(Settings):
 
 
 class ConversionSettings(Settings):
-    """All of it. Sections can be written in YAML under their own names."""
+    """Every setting of a conversion. In YAML each section stands under its name."""
 
     slide: SlideSettings = SlideSettings()
     resolution: ResolutionSettings = ResolutionSettings()
@@ -230,12 +230,12 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """What was wrong, what was given: the first problem in one line; pydantic's own report runs over many.
+    """The first problem in one line: the key, the expected and the given value; pydantic's report has many lines.
 
     For a setting that ``model`` does not have, the one with the most similar name.
     """
     first = error.errors(include_url=False)[0]
-    # The branch of a union that failed is pydantic's affair, not part of the key.
+    # pydantic adds the branch of a union that failed; the user's key does not hold it.
     key = ".".join(
         str(part) for part in first["loc"] if str(part).isidentifier() and str(part) not in ("int", "float", "str")
     )

@@ -1,4 +1,4 @@
-"""The whole path, from an H&E slide to a virtual IHC pyramid. The only module that knows every stage."""
+"""A conversion from an H&E slide to a virtual IHC pyramid: the only module that knows every stage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionEstimate:
-    """What a conversion would do and cost, measured on one block that was really stained."""
+    """Work and cost of a conversion, extrapolated from one batch that was stained."""
 
     plan: ConversionPlan
     provenance: Provenance
@@ -154,7 +154,7 @@ def _stain(prepared: Prepared, store: TileStore, executor: Executor, progress: P
 
 
 def _write(prepared: Prepared, store: TileStore, workspace: Workspace, progress: Progress, watch: Stopwatch) -> None:
-    """Writes the whole output under its temporary name.
+    """Writes the complete output under its temporary name.
 
     Raises:
         StorageError: blocks have vanished from the store, which would have become glass.

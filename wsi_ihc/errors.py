@@ -5,7 +5,7 @@ the class's ``exit_code``; nothing else turns an error into text. Members also i
 would expect to catch.
 
     WsiIhcError                      1
-    ├── SettingsError (ValueError)   2   an option, a configuration file or a combination that cannot be
+    ├── SettingsError (ValueError)   2   an option, a configuration file or a combination that is invalid
     ├── SlideError                   3   the input
     │   ├── UnreadableSlideError (OSError)         missing, truncated, damaged, or no slide at all
     │   ├── UnsupportedSlideError (ValueError)     a sound file that is not a brightfield H&E slide we can read
@@ -28,7 +28,7 @@ class WsiIhcError(Exception):
 
 
 class SettingsError(WsiIhcError, ValueError):
-    """An option, a configuration file, or a combination of them that cannot be."""
+    """An option, a configuration file, or a combination of them that is invalid."""
 
     exit_code = 2
 
@@ -98,5 +98,5 @@ class ClusterError(WsiIhcError, ConnectionError):
 
 
 def one_line(error: BaseException) -> str:
-    """What a library's ``error`` says, for a message of ours: its text on one line, or its class when it has none."""
+    """The text of a library's ``error`` on one line, to be part of a message; its class when it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -127,7 +127,7 @@ def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
 
 
 def standing(card: GeneratorCard) -> str:
-    """What a user of the output must know about its generator, in a sentence; empty where the card does not say."""
+    """One sentence on the standing of the generator, from its card; empty where the card does not say."""
     match card.evidence:
         case "demonstration":
             return f"{card.name} is a demonstration, learnt from drawings: no evidence of {card.stain.split()[0]}."

@@ -1,4 +1,4 @@
-"""The account of a run: what differs from run to run, and what a user should know. The sidecar holds it."""
+"""The account of a run: its time, memory, device and notices. The sidecar holds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsi_ihc.notices import Notice, warnings_among
 
 @dataclass(frozen=True)
 class RunAccount:
-    """What one run took and noticed."""
+    """Time, memory, device and notices of one run."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds by stage: ``prepare``, ``stain``, ``write``, ``check``. The parts of a stage (``stain: read``) are
@@ -48,7 +48,7 @@ class RunAccount:
 
     @classmethod
     def from_json(cls, told: Any) -> RunAccount:
-        """What a sidecar holds under ``run``; a key of a later version is passed over.
+        """Reads the part ``run`` of a sidecar; skips keys of a later version.
 
         Raises:
             ValueError: it is damaged.
@@ -85,7 +85,7 @@ def numbered(notices: Iterable[Notice]) -> dict[str, str]:
 
 
 def refuse_doubts(source: Path, notices: Iterable[Notice]) -> None:
-    """What ``--strict`` asks for.
+    """Refuses the slide for ``--strict`` when there is a warning.
 
     Raises:
         UnsupportedSlideError: one of ``notices`` is a warning.

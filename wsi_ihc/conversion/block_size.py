@@ -14,7 +14,7 @@ from wsi_ihc.generators.networks import LEARNED_KINDS, Architecture
 from wsi_ihc.tissue import TissueMask
 
 USUAL_CORE_PX = 1024
-"""For what has no choice to make: generators without arithmetic, and tiles that are normalised each by itself."""
+"""Used where the choice has no effect: generators without arithmetic, and normalisation tile by tile."""
 
 _CORES_PX = tuple(range(512, 4097, 512))
 _MOST_BLOCKS_IN_A_BATCH = 16
@@ -22,17 +22,17 @@ _FEATURE_MAPS = 4.8
 """Maps of ``base_channels`` at full resolution that a pass takes at its peak, workspaces and the blocks that wait
 included (docs/benchmarks.md)."""
 _SKIPPED_MAPS = 1.5
-"""What skips hold meanwhile: ``base_channels`` maps at full resolution, and twice as many at half."""
+"""Memory that skip connections hold meanwhile: ``base_channels`` maps at full resolution, and twice as many at half."""
 _BLURRED_MAPS = 2.6
-"""What a convolution before a blur takes more: twice ``base_channels`` maps at full resolution."""
+"""Additional memory of a convolution before a blur: twice ``base_channels`` maps at full resolution."""
 _PROCESS_BYTES = 450_000_000
-"""What a process on a CPU takes besides: libraries, weights, the reader's cache, the allocator's reserve."""
+"""Further memory of a process on a CPU: libraries, weights, the reader's cache, the allocator's reserve."""
 _CPU_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """What a conversion may take on the device, and what a window of this generator takes there."""
+    """The memory that a conversion may take on the device, and the memory of one window of this generator."""
 
     allowed: int
     fixed: int

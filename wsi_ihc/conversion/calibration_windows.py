@@ -25,7 +25,7 @@ def calibration_regions(view: SlideView, mask: TissueMask, *, count: int, side_p
     if not len(pixels):
         pixels = np.argwhere(np.ones_like(mask.pixels))
     drawn = generator.choice(len(pixels), size=count * _CANDIDATES_PER_WINDOW)
-    # Anywhere on the plane's part of a pixel of the mask: where nobody looked for tissue, a single one is the plane.
+    # Anywhere on the part of the plane that a mask pixel covers: without a search for tissue one pixel covers it all.
     within = np.minimum(np.array(view.size) / mask.downsample - pixels, 1)[drawn]
     points = (pixels[drawn] + within * generator.random(within.shape)) * mask.downsample
     regions = [_square_around(point, view, side_px) for point in points]

@@ -1,7 +1,7 @@
 """Tasks on a dask cluster that may lose a worker, its network or its scheduler at any moment.
 
-The scheduler does again elsewhere what a dead worker was at. What that leaves open is settled here: a task that was
-unlucky with several workers is sent again, workers may join and leave at any time, and every wait has an end.
+The scheduler repeats the tasks of a dead worker on another one. This module does the rest: it sends a task again that
+met several dying workers, it lets workers join and leave at any time, and it limits every wait.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _Result = TypeVar("_Result")
 _EPOCH = time.time() - time.monotonic()
 
 _IN_FLIGHT_PER_THREAD = 2
-"""Tasks known to the scheduler for each thread: one at work and one that waits. More would only cost memory."""
+"""Tasks known to the scheduler for each thread: one that runs and one that waits. More would only cost memory."""
 _CONNECT_S = 20.0
 _LOOK_S = 5.0
-"""Between two looks at the cluster."""
+"""Time between two looks at the cluster."""
 _ANSWER_S = 15.0
 _MOST_UNANSWERED = 2
-"""Looks in a row. A single one is forgiven: this machine may have slept in the middle of it."""
+"""Looks in a row. One may go unanswered: this machine may have slept in the middle of it."""
 _MOST_TRIES = 10
 _PAUSE_S = 1.0
-"""To tell all workers of a conversion, while some of them die."""
+"""Pause between two tries to reach all workers while some of them die."""
 _EMPTY_S = 600.0
-"""Without a single worker: a queue may take its time to start the next."""
+"""Longest wait without any worker: a queue may need minutes to start the next one."""
 _TOPIC = "wsi-ihc"
-"""Of the events by which tasks tell their results. One for all runs: a scheduler keeps the last of each topic."""
+"""Topic of the events that carry results. All runs share one: a scheduler keeps the last events of each topic."""
 _MOST_ROUNDS = 3
-"""How often a task is sent again after distributed has given it up, each time over four dead workers. A worker that a
-queue takes away is nobody's fault; a dozen of them over one task are the task's."""
+"""How often a task is sent again after distributed has given it up, each time after four workers died. A queue may take
+workers away, but a dozen deaths on one task are that task's fault."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Cluster:
         """``task`` of every item, in any order; at most two a thread are known to the scheduler at a time.
 
         Raises:
-            ClusterError: the scheduler is lost, or nobody has come to work for ten minutes.
+            ClusterError: the scheduler is lost, or there has been no worker for ten minutes.
             DeviceError: a task ends every worker that takes it.
             Exception: whatever ``task`` has raised.
         """
@@ -98,7 +98,7 @@ class Cluster:
             except Empty:
                 continue
             if number not in running or (future and future.status == "finished"):
-                continue  # told before, or beside
+                continue  # its result has arrived already, or arrives separately
             if future is None:
                 del running[number]
                 yield pickle.loads(result)
@@ -114,7 +114,7 @@ class Cluster:
 
     @contextmanager
     def equipped(self, plugin: WorkerPlugin) -> Generator[str]:
-        """Every worker has ``plugin`` meanwhile, also one that joins late, under the name that is returned."""
+        """Gives every worker ``plugin``, also one that joins late, and yields the name under which they know it."""
         name = f"{type(plugin).__name__} {self.client.id}"
         self._register(plugin, name)
         try:
@@ -131,13 +131,13 @@ class Cluster:
                 self.client.register_plugin(plugin, name)
                 return
             except (CancelledError, OSError):
-                # A worker died while it was told; whoever is there knows, or will when it is tried again.
+                # A worker died in the middle of it. Those that live have the plugin, or get it at the next try.
                 self._look(at_once=True)
                 time.sleep(_PAUSE_S)
         raise self._lost()
 
     def _look(self, *, at_once: bool = False) -> None:
-        """Now and then: how many threads there are, and whether anybody is there at all."""
+        """Asks now and then how many threads there are, and whether there is any worker."""
         if self.address is None or not (at_once or time.monotonic() - self._looked > _LOOK_S):
             return
         try:
@@ -160,7 +160,7 @@ class Cluster:
             )
 
     def _ask(self, question: str, **arguments: object) -> Any:
-        """The scheduler's answer, which must come soon."""
+        """The scheduler's answer, within ``_ANSWER_S``."""
         if self.client.status != "running":
             raise self._lost()
         return self.client.sync(getattr(self.client.scheduler, question), callback_timeout=_ANSWER_S, **arguments)
@@ -237,8 +237,8 @@ def cluster_at(address: str) -> Generator[Cluster]:
 
 
 def _do_and_tell(task: Callable[[_Item], _Result], item: _Item, run: str, number: int) -> None:
-    """On a worker. The result travels with the news that the task is done: nobody has to fetch it afterwards from a
-    worker that may have died since, or does not answer."""
+    """Runs on a worker. The result travels with the news that the task is done, so that it need not be fetched from
+    a worker that may have died or does not answer."""
     result = pickle.dumps(task(item))
     get_worker().log_event(_TOPIC, {"run": run, "number": number, "result": result})
 
@@ -249,7 +249,7 @@ def _steady_time() -> float:
 
 
 def _keep_time(client: Client) -> None:
-    """Deadlines in this process by a clock that nobody sets.
+    """Measures deadlines in this process by a clock that cannot be set.
 
     dask and tornado take the time of day for them: were the clock set back in the milliseconds in which a message waits
     to be sent, it would wait for as long as the clock was set back, and the run with it.
@@ -274,7 +274,7 @@ def _forget_the_dead(client: Client, kind: str) -> None:
 
 @contextmanager
 def _silence() -> Generator[None]:
-    """What fails comes back as an exception; distributed's own reports of it are tracebacks in the user's terminal."""
+    """Turns off distributed's own reports, tracebacks in the user's terminal: failures are exceptions anyway."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
     levels = [each.level for each in loggers]
     for each in loggers:

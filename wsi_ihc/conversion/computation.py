@@ -1,4 +1,4 @@
-"""Where blocks are stained and in which arithmetic: settled once, and the same for every worker."""
+"""Where blocks are stained and in which arithmetic: chosen once, the same for every worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsi_ihc.machine.processors import cores
 
 @dataclass(frozen=True)
 class Computation:
-    """What ``auto`` means where the work is done."""
+    """The choices of ``auto`` on the machine that stains."""
 
     device: str
     """Its class, ``cpu`` or ``cuda``."""
@@ -45,7 +45,7 @@ class Computation:
         """Here, or on a worker of the scheduler that the settings name: this machine may have no GPU where they have.
 
         Raises:
-            ClusterError: nobody answers there. DeviceError: the settings ask for what is not there.
+            ClusterError: no scheduler answers there. DeviceError: the settings ask for a device that is not there.
         """
         if compute.scheduler is None:
             return cls.here(compute, graph)
@@ -54,11 +54,11 @@ class Computation:
 
     @property
     def recorded(self) -> dict[str, str]:
-        """What the pixels depend on, for provenance and for whoever continues the run."""
+        """The part that the pixels depend on, for provenance and for a run that continues this one."""
         return {"device": self.device, "precision": self.precision, "backend": self.backend}
 
     def settle(self, compute: ComputeSettings) -> ComputeSettings:
-        """The same settings without ``auto``: a worker that cannot do the same is to say so, not to do otherwise."""
+        """The same settings without ``auto``: a worker that cannot follow them must fail, not choose something else."""
         device = self.device if compute.device == "auto" else compute.device
         return compute.model_copy(update=self.recorded | {"device": device})
 

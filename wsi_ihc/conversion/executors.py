@@ -1,4 +1,4 @@
-"""What runs the batches: a serial loop, the reference that tests compare with, or dask.distributed.
+"""Executors of batches: a serial loop, the reference that tests compare with, and dask.distributed.
 
 Both take a job and the batches that are left, and yield a report for each batch when it ends, in any order.
 """
@@ -52,7 +52,7 @@ def run_dask(job: StainingJob, batches: Sequence[Batch]) -> Iterator[BatchReport
 
 
 class _Tasks(Iterator[Sequence[Batch]]):
-    """``batches``, as many in a task as take ``_TASK_S`` together, as far as reports have told; at first one."""
+    """Tasks of as many ``batches`` as take ``_TASK_S`` together by the reports so far; the first task has one."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self._waiting = iter(batches)
@@ -65,13 +65,13 @@ class _Tasks(Iterator[Sequence[Batch]]):
         return task
 
     def learn(self, reports: Sequence[BatchReport]) -> None:
-        """From what the batches of one task took."""
+        """Chooses the size of the next tasks by the time that the batches of one task took."""
         batch_s = sum(report.read_s + report.stain_s + report.encode_s for report in reports) / len(reports)
         self._together = max(1, min(_MOST_TOGETHER, round(_TASK_S / max(batch_s, 1e-3))))
 
 
 class _StainingPlugin(WorkerPlugin):
-    """Opens the slide and loads the generator once in every worker that has something to do.
+    """Opens the slide and loads the generator once in every worker that gets a task.
 
     Each conversion has its own: several may share a cluster.
     """

@@ -33,7 +33,7 @@ class Findings:
 
     mask: TissueMask
     statistics: NormStatistics | None
-    """Of the norm layers; None for a generator that is not calibrated on the slide."""
+    """Statistics of the norm layers; None for a generator that is not calibrated on the slide."""
 
     @classmethod
     def kept_in(cls, store: TileStore, size: Size) -> Findings | None:

@@ -24,7 +24,7 @@ _WITH_EFFECT = frozenset({"compute.precision"})
 
 
 def fingerprint(source: str, settings: ConversionSettings, generator: str) -> dict[str, Any]:
-    """What the pixels depend on as far as it is known before any work.
+    """The fingerprint as far as it is known before any work.
 
     Args:
         source: the digest of the slide's files (``slides.files.source_digest``).
@@ -60,7 +60,7 @@ def digest(found: Fingerprint) -> str:
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """What changed, in words. A setting that did not exist before had the value that is its default today."""
+    """The changes in words. A setting that did not exist before had the value that is its default today."""
     defaults = _effective(ConversionSettings())
     changed = ((key, before.get(key, defaults.get(key)), value) for key, value in now.items())
     return [_difference(key, old, new) for key, old, new in changed if old != new]

@@ -1,4 +1,4 @@
-"""The colour of bare glass: of the slide's own, and of what a generator makes of it.
+"""The colour of bare glass: on the slide, and after the generator.
 
 Scanners show glass as a light grey, and a generator that has learnt from their images paints it so. Around tissue that
 would be a halo on pure white; so what is not stained takes the colour that the generator gives to this slide's glass.
@@ -19,9 +19,9 @@ from wsi_ihc.tissue import TissueMask
 from wsi_ihc.tissue.segmentation import ASSUMED_GLASS, glass_colour
 
 SIDE_PX = 256
-"""Of the square in which glass is looked for, and at least of the one that is stained."""
+"""Side of the square in which glass is sought, and the least side of the square that is stained."""
 _DARKEST = 200
-"""A darker answer is no glass: white is kept."""
+"""A darker colour cannot be glass: white is used instead."""
 
 
 def slide_glass(view: SlideView, mask: TissueMask) -> tuple[float, float, float]:
@@ -37,7 +37,7 @@ def slide_glass(view: SlideView, mask: TissueMask) -> tuple[float, float, float]
 def stained_glass(
     stain: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], glass: tuple[float, float, float], side_px: int
 ) -> Colour:
-    """What ``stain`` makes of ``glass``, RGB; white where that is too dark to be glass.
+    """The colour, RGB, that ``stain`` gives to ``glass``; white where that is too dark to be glass.
 
     ``stain`` takes and gives (1, side_px, side_px, 3). Only the middle counts: borders see the end of the window.
     """

@@ -11,7 +11,7 @@ from wsi_ihc.slides.files import FileState, file_states, source_digest
 
 @dataclass(frozen=True)
 class SlideIdentity:
-    """What tells whether a slide on disk is still the same."""
+    """Digest and file states of a slide at one moment; equal identities mean an unchanged slide."""
 
     path: Path
     digest: str

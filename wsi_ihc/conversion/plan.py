@@ -1,4 +1,4 @@
-"""What a conversion will do, before it does it: pure, printable, the same for every run of the same settings."""
+"""The plan of a conversion: a pure, printable value, the same for every run of the same settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ConversionPlan:
 
     @property
     def size(self) -> Size:
-        """Of the output's level 0, pixels."""
+        """Size of the output's level 0, pixels."""
         return self.grid.size
 
     @property

@@ -1,4 +1,4 @@
-"""What is settled before the first block is stained: the plane, the store, the plan, the provenance."""
+"""Preparation of a conversion before the first block is stained: the plane, the store, the plan, the provenance."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LARGEST_KEPT = 1 << 16
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the executors and the writer need."""
+    """Everything that the executors and the writer need."""
 
     job: StainingJob
     plan: ConversionPlan
@@ -141,14 +141,14 @@ def prepare(
 
 
 def _graph(architecture: Architecture, mode: Mode) -> Graph:
-    """What is left to run once the norm layers are fixed."""
+    """The kind of network that remains once the norm layers are fixed."""
     if architecture.kind not in LEARNED_KINDS:
         return "pixelwise"
     return "by_window" if mode == "tile" else "folded"
 
 
 def choose_halo(network: nn.Module, settings: ConversionSettings) -> int:
-    """The network's own reach, unless the settings say otherwise; a multiple of its alignment.
+    """The halo of the settings, by default the reach of the network; a multiple of its alignment.
 
     Raises:
         SettingsError: the settings' halo or core does not fit the network's alignment.

@@ -32,7 +32,7 @@ _BAND_PX = 64
 
 @dataclass(frozen=True)
 class StainingJob:
-    """Everything that a worker needs to know, as plain data; it opens the rest itself."""
+    """Everything that a worker needs, as plain data; the worker opens slide, generator and store itself."""
 
     source: Path
     settings: ConversionSettings
@@ -47,7 +47,7 @@ class StainingJob:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch cost. ``wait_s`` is time in the queue for the device, not work."""
+    """Seconds that one batch took. ``wait_s`` is time in the queue for the device, not work."""
 
     blocks: int
     read_s: float

@@ -1,4 +1,4 @@
-"""The C library's memory allocator, told what a run will ask of it. Only glibc has these settings."""
+"""Settings of the C library's memory allocator for a run. Only glibc has them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PIXELS_BYTES = 1 << 20
 def tune_allocator() -> bool:
     """Reuse big activations instead of returning them to the kernel after every layer; True where it took effect.
 
-    By default glibc maps each big array anew, and the page faults cost as much time as the convolutions. The price
-    is 250 to 300 MB that stay with the process. One arena, or worker threads would not profit. Meant for a program's
-    start: it concerns the whole process.
+    By default glibc maps new memory for each big array, and the page faults cost as much time as the convolutions. The
+    price is 250 to 300 MB that stay with the process. There is one arena, or worker threads would not profit. Call it
+    at a program's start: it changes the whole process.
     """
     return _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: _TOP_PAD_BYTES, _M_ARENA_MAX: 1})
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class PixelMemory:
-    """Gives out arrays, and takes their memory back once nobody holds them or a view of them. Thread-safe.
+    """Lends arrays, and uses their memory again once no reference to them or to a view of them is left. Thread-safe.
 
     Memory bound: what is in use at a time, and ``spare`` arrays of the size asked for last.
     """
@@ -28,7 +28,7 @@ class PixelMemory:
         return owner.reshape(shape)
 
     def _take(self, size: int) -> bytearray:
-        # No lock: whoever pops an element has it alone, and giving back may interrupt this very function.
+        # No lock: a thread that pops an element has it alone, and giving back may interrupt this very function.
         while self._free:
             try:
                 memory = self._free.pop()
