@@ -34,11 +34,11 @@ ENDING = threading.Event()
 class PatientJob(SLURMJob):
     """A job that is queued again and again while SLURM refuses or does not answer.
 
-    A controller that restarts just then, or a limit on one's jobs, would otherwise leave that worker away for good.
+    Otherwise a controller that restarts at that moment, or a limit on the user's jobs, would cost this worker for good.
     """
 
-    told = ""
-    """The reason that was last told."""
+    shown = ""
+    """The reason that was shown last."""
 
     async def _submit_job(self, script_filename: str) -> str:
         while True:
@@ -47,8 +47,8 @@ class PatientJob(SLURMJob):
                 return answer
             except (OSError, RuntimeError) as error:
                 # All workers share a reason, and it may last a night.
-                if (why := reason(str(error))) != PatientJob.told:
-                    PatientJob.told = why
+                if (why := reason(str(error))) != PatientJob.shown:
+                    PatientJob.shown = why
                     say(f"a worker could not be queued, trying again: {why}")
                 for _ in range(SECONDS_BETWEEN_TRIES):
                     if ENDING.is_set():
@@ -66,7 +66,7 @@ def main() -> int:
     """The exit status of ``wsi-ihc batch``; 2 when SLURM refuses such workers, 130 when interrupted."""
     given = arguments()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # dask-jobqueue turns Ctrl-C into an exit with status 0, in the middle of whatever goes on.
+        # dask-jobqueue turns Ctrl-C into an exit with status 0, wherever the program is.
         signal.signal(ending, signal.default_int_handler)
     try:
         cluster = start(given)
@@ -139,7 +139,7 @@ def arguments() -> argparse.Namespace:
 
 
 def refused(script: str) -> str:
-    """Why SLURM would refuse that job script now, on one line; empty when it would take it."""
+    """Why SLURM would refuse this job script now, on one line; empty when it would accept it."""
     try:
         tried = subprocess.run(["sbatch", "--test-only"], input=script, text=True, capture_output=True, check=False)
     except OSError as error:
@@ -154,7 +154,7 @@ def reason(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """For a person, on stderr."""
+    """Prints a line on standard error."""
     print(f"slurm_cohort: {line}", file=sys.stderr, flush=True)
 
 

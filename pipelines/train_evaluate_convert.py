@@ -1,13 +1,13 @@
-"""From pairs to a stained cohort in one go: train a generator, judge it on the test split, stain a folder with it.
+"""From pairs to a stained cohort: trains a generator, judges it on the test split, and stains a folder with it.
 
     python pipelines/train_evaluate_convert.py configs/bci_variance.yaml --data BCI/ --slides slides/ -o work/
 
-Each step is a command that a person could type, is printed as such, and is continued or skipped when this is run again:
+Each step is a command of wsi-ihc and is printed. When this is run again, steps are continued, or skipped when done:
 
     work/run/       the training, resumed when it was cut off
     work/report/    the evaluation; report.html is for people
     work/generator.safetensors
-    work/stained/   the outputs, with index.html
+    work/stained/   the outputs, with index.html; exit status 11 says that something was left out of it
 """
 
 from __future__ import annotations

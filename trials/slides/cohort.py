@@ -93,8 +93,8 @@ def check(cohort: list[Input], out: Path, code: int) -> list[dict[str, str]]:
         AssertionError: saying what is not.
     """
     with (out / "summary.csv").open(encoding="utf-8", newline="") as stream:
-        rows = {row["slide"]: row for row in csv.DictReader(stream)}
-    assert rows.keys() == {str(each.path) for each in cohort}, "not every slide is in the summary"
+        rows = {row["output"].removesuffix(".ome.tiff"): row for row in csv.DictReader(stream)}
+    assert rows.keys() == {each.output for each in cohort}, "not every slide is in the summary"
     assert {row["state"] for row in rows.values()} <= {"done", "failed"}, "a slide was not attempted"
     assert (code == 0) == all(row["state"] == "done" for row in rows.values()), f"exit status {code} is not true"
     for row in rows.values():
@@ -106,7 +106,7 @@ def check(cohort: list[Input], out: Path, code: int) -> list[dict[str, str]]:
             assert row["reason"], f"{row['slide']}: failed without a line"
             assert "internal error" not in row["reason"], row["reason"]
     assert not [path for path in out.iterdir() if path.name.endswith((".part", ".lock"))], "something was left behind"
-    return [rows[str(each.path)] for each in cohort]
+    return [rows[each.output] for each in cohort]
 
 
 def as_page(cohort: list[Input], rows: list[dict[str, str]], runs: list[tuple[int, float]], words: str) -> str:
