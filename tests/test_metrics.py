@@ -20,7 +20,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.evaluation.recipes import MEASURES, measure_named
 from wsi_ihc.evaluation.summary import order_violations, pearson, pearson_within, spread_statistic
-from wsi_ihc.measures import fidelity, stain
+from wsi_ihc.measures import distribution, fidelity, stain
 from wsi_ihc.measures.benchmark import box_ssim, centre_crop, mean_dab
 from wsi_ihc.measures.bootstrap import mean_estimate, paired_difference, set_estimate
 from wsi_ihc.measures.density import density_table, density_tables, optical_density
@@ -312,3 +312,16 @@ def test_glass_of_any_colour_has_no_density() -> None:
     density = optical_density(np.tile(glass, (2, 3, 1)), density_tables(glass.astype(np.float64)))
     assert density.shape == (2, 3, 3)
     assert np.abs(density).max() < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_only_the_inception_network_gives_a_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "inception-2015-12-05.pt"
+    torch.jit.script(_Pooled()).save(path)  # type: ignore[no-untyped-call]
+    other = feature_space(str(path))
+    assert not other.is_inception
+    assert other.distances == ("features_frechet", "features_kernel_x1000")
+    assert "not the Inception network" in other.name
+    monkeypatch.setattr(distribution, "INCEPTION_SHA256", distribution.file_sha256(path))
+    assert feature_space(str(path)).distances == ("fid", "kid_x1000")
+    assert all(measure_named(key) for space in (other, feature_space(TEXTURE)) for key in space.distances)

@@ -32,6 +32,7 @@ from wsi_ihc.training.schedule import learning_rate_factor
 from wsi_ihc.training.sources import find_sources
 from wsi_ihc.training.state import TrainingState
 from wsi_ihc.training.trainer import StepReport, Trainer
+from wsi_ihc.training.validation import measures_of
 
 CPU = World(torch.device("cpu"))
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
@@ -126,6 +127,29 @@ def test_the_log_has_values_shares_and_what_tells_of_collapse(tmp_path: Path) ->
     assert last["validation/l1"] > 0
     assert (tmp_path / "run" / "samples" / "0000008.jpg").stat().st_size > 1000
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("best_by", ["last", "dab_error"])
+def test_the_last_average_is_exported_unless_a_measure_chooses(tmp_path: Path, best_by: str) -> None:
+    made = trainer(tmp_path / "run", tiny(run={"best_by": best_by, "validate_every": 2}))
+    seen = {report.step: report.validation for report in made.take_steps() if report.validation}
+    state = load_bundle(tmp_path / "run" / "tiny.safetensors").state
+    if best_by == "last":
+        assert same(dict(state), dict(made.state.average.state_dict()))
+        assert not made.state.best
+    else:
+        best = min(seen, key=lambda step: seen[step]["dab_error"])
+        assert made.state.best["step"] == best
+        assert any(f"{best} steps" in s for s in load_bundle(tmp_path / "run" / "tiny.safetensors").card.sources)
+
+
+def test_stain_measures_of_validation() -> None:
+    real = torch.full((1, 3, 20, 20), 0.9)
+    real[..., :4, :] = torch.tensor([0.2, -0.3, -0.6])[:, None, None]
+    assert measures_of(real, real)["dab_error"] == 0
+    pale = measures_of(torch.full_like(real, 0.9), real)
+    assert pale["dab_error"] > 0.3
+    assert -pale["dab_error"] < pale["dab_bias"] < 0
 
 
 def test_it_learns(tmp_path: Path) -> None:

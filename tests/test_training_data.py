@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import DataSetError, SettingsError
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.measures.her2 import Her2
+from wsi_ihc.pairs.cases import case_of
 from wsi_ihc.pairs.images import read_image
 from wsi_ihc.phantom import Look, draw_field
 from wsi_ihc.training.alignment import misalignment
@@ -26,18 +27,18 @@ from wsi_ihc.training.augmentation import (
     drop_hue,
     jitter_focus,
     jitter_stain,
-    match_brightness,
 )
 from wsi_ihc.training.check import CheckReport, check_sources, look_at
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data import DecodedCache, Schedule, TrainingData, centre_crop
 from wsi_ihc.training.data_settings import AugmentationSettings
 from wsi_ihc.training.examples import Image, RestainedExample, SlideExample
+from wsi_ihc.training.glass import match_glass
 from wsi_ihc.training.loading import doubts_about, load_training_settings
 from wsi_ihc.training.membranes import draw_membranes
 from wsi_ihc.training.nuclei import find_nuclei
 from wsi_ihc.training.phantom_examples import PhantomExample
-from wsi_ihc.training.restain import restain
+from wsi_ihc.training.restain import GLASS, restain
 from wsi_ihc.training.sides import doubts_about_sides, hues_of
 from wsi_ihc.training.sources import Source, data_digest, find_sources
 
@@ -93,13 +94,53 @@ def test_bci_layout_is_read_with_its_scores_and_without_its_test_split(tmp_path:
     assert len(found.validation) == 1
 
 
-def test_a_validation_split_is_taken_where_there_is_one(tmp_path: Path) -> None:
-    for split, count in (("train", 3), ("val", 2)):
+def _ab(root: Path, **counts: int) -> Source:
+    for split, count in counts.items():
         for side in "AB":
             for index in range(count):
-                write(tmp_path / f"{split}{side}" / f"{index}.jpg", noise(index))
-    (found,) = find_sources(settings_for(tmp_path))
+                write(root / f"{split}{side}" / f"{index}.jpg", noise(index))
+    (found,) = find_sources(settings_for(root))
+    return found
+
+
+def test_a_validation_split_is_taken_where_another_one_judges(tmp_path: Path) -> None:
+    found = _ab(tmp_path, train=3, val=2, test=1)
     assert (len(found.train), len(found.validation)) == (3, 2)
+
+
+def test_a_validation_split_that_judges_is_never_touched(tmp_path: Path) -> None:
+    """As in MIST, which has no test split."""
+    found = _ab(tmp_path, train=8, val=2)
+    assert all(example.name.startswith("train/") for example in (*found.train, *found.validation))
+    assert (len(found.train), len(found.validation)) == (6, 2)
+
+
+def test_whole_cases_are_held_out(tmp_path: Path) -> None:
+    for side in ("HE", "IHC"):
+        for case in range(6):
+            for place in range(5):
+                write(tmp_path / side / f"case{case}_{place * 512}_0.png", noise(case))
+    (found,) = find_sources(settings_for(tmp_path, validation_pairs=10))
+    held, kept = ({example.name.split("_")[0] for example in part} for part in (found.validation, found.train))
+    assert held
+    assert not held & kept
+    assert len(found.validation) <= 7, "at most a quarter"
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("slide12_1024_2048", "slide12"),
+        ("train/TCGA-A1-0001_x10_y22", "TCGA-A1-0001"),
+        ("00012_train_3+", "00012_train_3+"),
+        ("17", "17"),
+        ("case.svs/0_512", "case.svs"),
+        ("10_10358_37400", "10"),
+    ],
+)
+def test_the_case_that_a_name_states(name: str, case: str) -> None:
+    assert case_of(name) == case
+    assert case_of("P7-b_tile_9", r"^(P\d+)") == "P7"
 
 
 def test_side_by_side_halves(tmp_path: Path) -> None:
@@ -289,25 +330,30 @@ def test_stain_and_light_change_the_he_alone_and_glass_stays_glass() -> None:
     assert np.abs(unchanged.astype(int) - field.he).max() <= 1
 
 
-@given(wanted=st.floats(60, 220), seed=st.integers(0, 20))
-@settings(deadline=None, max_examples=25)
-def test_brightness_is_met_and_white_stays_white(wanted: float, seed: int) -> None:
-    image = noise(seed, 32)
-    image[0, 0], image[0, 1] = 0, 255
-    matched = match_brightness(image, wanted)
-    assert float(matched.mean()) == pytest.approx(wanted, abs=3)
-    assert matched[0, 0].tolist() == [0, 0, 0]
-    assert matched[0, 1].tolist() == [255, 255, 255]
+@given(lamp=st.tuples(*[st.integers(225, 252)] * 3), seed=st.integers(0, 20))
+@settings(deadline=None, max_examples=15)
+def test_glass_is_matched_and_stain_keeps_its_density(lamp: tuple[int, int, int], seed: int) -> None:
+    density = np.zeros((64, 64, 1))
+    density[:32] = np.random.default_rng(seed).uniform(0.2, 1, (32, 64, 1))
+    image = (np.array(lamp) * np.exp(-density)).round().astype(np.uint8)
+    matched = match_glass(image)
+    assert np.abs(matched[40:].astype(int) - GLASS).max() <= 1
+    seen = -np.log(matched[:32] / GLASS)
+    np.testing.assert_allclose(seen, np.broadcast_to(density[:32], seen.shape), atol=0.02)
+    np.testing.assert_array_equal(match_glass(image[:30]), image[:30])  # no glass: unchanged
 
 
-def test_targets_of_different_exposure_become_alike() -> None:
-    bright, dark = np.full((64, 64, 3), 220, np.uint8), np.full((64, 64, 3), 120, np.uint8)
-    examples = [Drawn("a", noise(1), bright), Drawn("b", noise(2), dark)]
-    settings = settings_for(batch_size=2).model_copy(update={"augmentation": AugmentationSettings(brightness="mean")})
-    data = TrainingData(settings, [Source("s", 1, examples, [Drawn("c", noise(3), dark)])])
-    (batch,), (held_out,) = data.batches(0, 1), data.validation()
-    means = [float(mean) for mean in torch.cat([batch.ihc.mean(dim=(1, 2, 3)), held_out.ihc.mean(dim=(1, 2, 3))])]
-    assert means == pytest.approx([means[0]] * 3, abs=0.03)
+def test_brightness_of_the_stain_is_refused_with_what_replaces_it() -> None:
+    for gone in ("he", "mean"):
+        with pytest.raises(SettingsError, match="'glass' matches the bare glass") as error:
+            load_training_settings(None, assignments=(f"augmentation.brightness={gone}",))
+        assert "\n" not in str(error.value)
+    data = TrainingData(
+        settings_for(batch_size=1).model_copy(update={"augmentation": AugmentationSettings(brightness="glass")}),
+        [Source("s", 1, [Drawn("a", noise(1), np.full((64, 64, 3), 230, np.uint8))], [])],
+    )
+    (batch,) = data.batches(0, 1)
+    assert float(batch.ihc.mean()) == pytest.approx(GLASS / 127.5 - 1, abs=0.01)
 
 
 def test_validation_sees_the_centre_unchanged() -> None:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from wsi_ihc.evaluation.report import Report
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_DISTANCES = ("fid", "kid_x1000", "texture_frechet", "texture_kernel_x1000")
+_DISTANCES = (
+    "fid",
+    "kid_x1000",
+    "features_frechet",
+    "features_kernel_x1000",
+    "texture_frechet",
+    "texture_kernel_x1000",
+)
 _BENCH = ("bench_psnr", "bench_ssim", "bench_lpips", "bench_dab_r", "bench_dab_mae")
 _SHOWN = (
     *_BENCH,

@@ -12,7 +12,7 @@ from wsi_ihc.cli.terminal import say
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option("-o", "--output", required=True, metavar="NAME|FILE", help="Install it under NAME, or write FILE.")
-@click.option("--last", is_flag=True, help="Take the last checkpoint instead of the best validated generator.")
+@click.option("--last", is_flag=True, help="Take the last checkpoint, whatever run.best_by chose.")
 @click.option(
     "--half", is_flag=True, help="Store float16 weights: half the size; pixels change by less than one grey level."
 )

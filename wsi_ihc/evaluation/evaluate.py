@@ -206,7 +206,7 @@ def _distances(
     if len(images) < MIN_IMAGES:
         return []
     real, made = (_features(space, tasks, read, advance) for read in (_read_real, _read_generated))
-    frechet, kernel = ("fid", "kid_x1000") if space.is_inception else ("texture_frechet", "texture_kernel_x1000")
+    frechet, kernel = space.distances
     figures = []
     for group, members in groups_of([image.score for image in images]).items():
         if len(members) < MIN_IMAGES:

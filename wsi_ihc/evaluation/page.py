@@ -40,6 +40,7 @@ _CARDS = (
     "spread_ratio",
     "fid",
     "kid_x1000",
+    "features_frechet",
     "texture_frechet",
     "bench_psnr",
     "bench_ssim",

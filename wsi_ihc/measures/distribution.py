@@ -6,6 +6,7 @@ brings as a file, the built-in ``texture`` space serves to rank runs; its figure
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _KID_SUBSET = 1000
 MIN_IMAGES = 8
 """Fewer images say nothing about the distance between two sets: no distance is given."""
 
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""Of ``inception-2015-12-05.pt``, the TorchScript file of the network that FID is defined with. A distance in the space
+of any other file is no FID."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpace:
@@ -34,6 +39,8 @@ class FeatureSpace:
     name: str
     is_inception: bool
     network: Callable[[Tensor], Tensor]
+    distances: tuple[str, str] = ("features_frechet", "features_kernel_x1000")
+    """Keys of its Fréchet and kernel distance: FID and KID are those of Inception alone."""
 
     def features(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Features (n, d) of (height, width, 3) images, one at a time: sizes may differ.
@@ -74,11 +81,26 @@ def feature_space(source: str) -> FeatureSpace:
         SettingsError: the file is missing or holds no such network.
     """
     if source == TEXTURE:
-        return FeatureSpace("texture (fixed random convolutions, NOT Inception)", False, TextureNetwork())
+        return FeatureSpace(
+            "texture (fixed random convolutions, NOT Inception)",
+            False,
+            TextureNetwork(),
+            ("texture_frechet", "texture_kernel_x1000"),
+        )
     path = Path(source)
     if not path.is_file():
         raise SettingsError(f"{path}: no such feature network; give a TorchScript or torch.export file, or {TEXTURE!r}")
-    return FeatureSpace(path.name, True, _accepting_bytes(load_network(path)))
+    digest = file_sha256(path)
+    known = digest == INCEPTION_SHA256
+    name = path.name if known else f"{path.name} (sha256 {digest[:16]}, not the Inception network of FID)"
+    network = _accepting_bytes(load_network(path))
+    return FeatureSpace(name, True, network, ("fid", "kid_x1000")) if known else FeatureSpace(name, False, network)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _accepting_bytes(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

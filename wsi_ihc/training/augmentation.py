@@ -117,19 +117,3 @@ def lay_ink(he: Image, random: np.random.Generator) -> Image:
     density = (amount * np.maximum(cover, 0))[..., None] * ink
     inked: Image = (he * np.exp(-density)).round().astype(np.uint8)
     return inked
-
-
-def match_brightness(ihc: Image, brightness: float) -> Image:
-    """The image with its mean brought to ``brightness`` (0 to 255) by a gamma, which leaves black and white alone."""
-    mean = float(ihc.mean())
-    if not 1 < mean < 254 or not 1 < brightness < 254:
-        return ihc
-    exponent = np.log(brightness / 255) / np.log(mean / 255)
-    # A few steps to the fixed point: the mean of powers is not the power of the mean.
-    for _ in range(3):
-        table = 255 * (np.arange(256) / 255) ** exponent
-        seen = float(table[ihc].mean())
-        exponent *= np.log(brightness / 255) / np.log(seen / 255)
-    rounded = np.clip(255 * (np.arange(256) / 255) ** exponent, 0, 255).round().astype(np.uint8)
-    matched: Image = rounded[ihc]
-    return matched

@@ -118,8 +118,10 @@ class RunSettings(Settings):
     """Between validations."""
     strips: int = Field(default=4, ge=0)
     """Validation pairs shown beside what was generated."""
-    best_by: Literal["l1", "pyramid"] = "pyramid"
-    """Validation measure of the best generator. ``pyramid``, a mean over octaves, forgives misaligned sections."""
+    best_by: Literal["last", "l1", "pyramid", "dab_error", "dab_bias"] = "last"
+    """Which generator a run exports. ``last``: the average at the last checkpoint, as is published practice. Otherwise
+    the one that was best on the validation pairs: ``l1`` and ``pyramid`` (L1 over octaves) favour pale, hedging steps;
+    ``dab_error`` compares the DAB of the darkest tenth of each pair, ``dab_bias`` the DAB of all pairs together."""
 
 
 class CardSettings(Settings):

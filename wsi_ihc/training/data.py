@@ -6,7 +6,6 @@ very batches that the undisturbed one would have seen, with nothing but the step
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -21,9 +20,10 @@ from torch import Tensor
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.machine.processors import processors
-from wsi_ihc.training.augmentation import augment_pair, crop_pair, match_brightness
+from wsi_ihc.training.augmentation import augment_pair, crop_pair
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.examples import Example, Image
+from wsi_ihc.training.glass import match_glass
 from wsi_ihc.training.sources import Source
 
 _ORDER, _CROP = 1, 2  # what a random stream is for, so that no two share their numbers
@@ -119,7 +119,6 @@ class TrainingData:
         self.schedule = Schedule(
             sources, seed=settings.run.seed, batch=self._size * ranks, epoch_pairs=settings.data.epoch_pairs
         )
-        self._brightness = self._mean_brightness() if settings.augmentation.brightness == "mean" else math.nan
         self.waited_s = 0.0
         """Time that the consumer has spent waiting for a batch."""
 
@@ -150,7 +149,7 @@ class TrainingData:
         batches = []
         for example in self._validation:
             he, ihc = example.read()
-            crops = (centre_crop(image, side, align) for image in (he, self._matched(he, ihc)))
+            crops = (centre_crop(image, side, align) for image in (he, self._matched(ihc)))
             batches.append(Batch(*(to_tensor(torch.from_numpy(crop)[None]) for crop in crops)))
         return batches
 
@@ -164,19 +163,13 @@ class TrainingData:
         settings = self._settings
         random = np.random.default_rng((settings.run.seed, _CROP, number))
         he, ihc = self._cache.read(index)
-        ihc = self._matched(he, ihc)
+        ihc = self._matched(ihc)
         he, ihc = crop_pair(he, ihc, settings.data.crop_px, settings.augmentation.zoom, random)
         return augment_pair(he, ihc, settings.augmentation, random)
 
-    def _matched(self, he: Image, ihc: Image) -> Image:
-        """The target in the brightness that the settings want."""
-        match self._settings.augmentation.brightness:
-            case "he":
-                return match_brightness(ihc, float(he.mean()))
-            case "mean":
-                return match_brightness(ihc, self._brightness)
-            case "none":
-                return ihc
+    def _matched(self, ihc: Image) -> Image:
+        """The target with the glass that the settings want."""
+        return match_glass(ihc) if self._settings.augmentation.brightness == "glass" else ihc
 
     def _join(self, futures: list[Future[tuple[Image, Image]]]) -> Batch:
         started = time.perf_counter()
@@ -184,11 +177,6 @@ class TrainingData:
         he, ihc = (to_tensor(torch.from_numpy(np.stack(images))) for images in zip(*pairs, strict=True))
         self.waited_s += time.perf_counter() - started
         return Batch(he, ihc)
-
-    def _mean_brightness(self) -> float:
-        """Mean grey value of the training targets, from at most 256 of them, evenly spread."""
-        every = max(1, len(self._examples) // 256)
-        return float(np.mean([self._cache.read(index)[1].mean() for index in range(0, len(self._examples), every)]))
 
 
 def centre_crop(image: Image, side: int, multiple: int) -> Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from wsi_ihc.config import Settings
 from wsi_ihc.measures.her2 import HER2_SCORES, Her2
@@ -32,6 +32,9 @@ class SourceSettings(Settings):
     """Share of the draws, relative to the other sources."""
     mpp: float | None = Field(default=None, ge=0.05, le=20)
     """Resolution of these images, um/px; they are resampled to the training's ``mpp`` when it differs by over 10 %."""
+    case: str | None = None
+    """Regular expression over the names of pairs whose first group is the case, for example ``^([^_]+)_``. By default
+    two numbers at the end of a name are the place of a patch in its case."""
     required: bool = True
     """Whether a missing folder is an error; otherwise the others take its share."""
     brown: bool = True
@@ -70,7 +73,8 @@ class DataSettings(Settings):
     epoch_pairs: int | None = Field(default=None, ge=1)
     """Draws in an epoch; by default as many as there are pairs."""
     validation_pairs: int = Field(default=32, ge=0)
-    """Held out of training where the data has no ``val`` split, at most a quarter. The test split is never touched."""
+    """Held out of training, whole cases at a time and at most a quarter. A ``val`` split is taken instead where there
+    is a test split too; without one ``val`` is what is judged on, and what is judged is never touched."""
     validation_px: int = Field(default=512, ge=32, multiple_of=4)
     """Side of the centre crop that validation looks at."""
     check: Literal["full", "sample", "off"] = "full"
@@ -111,6 +115,15 @@ class AugmentationSettings(Settings):
     """Blur by a Gaussian of up to ``focus`` pixels, or sharpen by up to that much, each for a third of the crops."""
     ink: float = Field(default=0.0, ge=0, le=1)
     """Share of crops whose H&E lies under green, blue or black pen, of which the IHC shows nothing."""
-    brightness: Literal["none", "he", "mean"] = "none"
-    """Bring each target to the brightness of its H&E, or all targets to their mean: exposures that differ between
-    slides are then not learnt as if they were stain. Known to rescue training on BCI; what is generated follows."""
+    brightness: Literal["none", "glass"] = "none"
+    """``glass``: scale each target so that its bare glass has one grey level, as scanners differ in it. Stain keeps its
+    density."""
+
+    @field_validator("brightness", mode="before")
+    @classmethod
+    def _no_brightness_of_stain(cls, value: object) -> object:
+        if value in ("he", "mean"):
+            raise ValueError(
+                f"{value!r} is gone: it turned differences of brightness into stain; 'glass' matches the bare glass"
+            )
+        return value

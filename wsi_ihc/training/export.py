@@ -36,9 +36,9 @@ def export_run(
     half: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write the best averaged generator of a run (or the ``last`` one) as a bundle at ``to``, in float16 if ``half``.
+    """Write the averaged generator that a run chose by ``run.best_by`` (or the ``last`` one) as a bundle at ``to``.
 
-    ``measured`` goes on the card: how it was judged after the training, and with which result.
+    ``half`` stores float16. ``measured`` goes on the card: how it was judged after the training, and with which result.
 
     Raises:
         OutputError: if the folder holds no run, or no generator yet, or ``to`` exists.
@@ -55,8 +55,8 @@ def export_run(
     else:
         if not folder.bundle(settings.name).is_file():
             raise OutputError(f"{run}: no validated generator yet; let the training run longer, or take --last")
-        best = load_bundle(folder.bundle(settings.name))
-        card, state = best.card, dict(best.state)
+        chosen = load_bundle(folder.bundle(settings.name))
+        card, state = chosen.card, dict(chosen.state)
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     named = make_card(**card.model_dump() | {"name": name or settings.name, "measured": measured})

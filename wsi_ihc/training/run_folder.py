@@ -4,7 +4,7 @@ run.json              resolved settings, versions, digest of the data, seed: eno
 dataset.txt           what the check of the data set said
 metrics.jsonl         one line per logged step
 checkpoints/last.pt   everything, to resume from
-NAME.safetensors      the best averaged generator so far, a bundle for convert and evaluate
+NAME.safetensors      the averaged generator, last or best (run.best_by): a bundle for convert and evaluate
 samples/, tensorboard/
 """
 
@@ -35,6 +35,7 @@ _FREE_KEYS = (
     "data.prefetch",
     "data.cache_mb",
     "data.check",
+    "run.best_by",
     "run.log_every",
     "run.strips",
 )
@@ -55,7 +56,7 @@ class RunFolder:
         self._identity = path / IDENTITY
 
     def bundle(self, name: str) -> Path:
-        """Where the best generator goes."""
+        """Where the generator goes."""
         return self.path / f"{name}.safetensors"
 
     def begin(

@@ -1,7 +1,7 @@
 """From settings to examples: which files are learnt from, and which are held out to validate.
 
-The test split is never looked at. A ``val`` split validates; without one, some training pairs are held out, chosen by a
-hash of their names so that the choice survives files that are added later.
+The test split is never looked at. A ``val`` split beside it validates. Otherwise some cases are held out of training,
+chosen by a hash of their names so that the choice survives files that are added later.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wsi_ihc.errors import DataSetError
 from wsi_ihc.pairs import folders as pairs
+from wsi_ihc.pairs.cases import case_of
 from wsi_ihc.pairs.images import IMAGE_SUFFIXES
 from wsi_ihc.training.config import TrainingSettings
 from wsi_ihc.training.data_settings import USUAL_MPP, SourceSettings
@@ -84,7 +85,7 @@ def _find(name: str, source: SourceSettings, folder: Path, settings: TrainingSet
         raise DataSetError(f"{folder}: not a single pair for source {name!r}; docs/training.md shows the layouts")
     # A made target proves nothing: what is learnt from stain separation is not validated on it.
     if not validation and source.layout != "he_only":
-        train, validation = _hold_out(train, settings.data.validation_pairs)
+        train, validation = _hold_out(train, settings.data.validation_pairs, source.case)
     return Source(name, source.weight, train, validation[: settings.data.validation_pairs], unpaired)
 
 
@@ -99,7 +100,9 @@ def _image_examples(
     examples = [ImageExample(pair, scale) for pair in found.pairs if pair.split != "test"]
     train: list[Example] = [example for example in examples if example.pair.split not in _VALIDATION_SPLITS]
     validation: list[Example] = [example for example in examples if example.pair.split in _VALIDATION_SPLITS]
-    return train, validation, found.unpaired
+    # Without a test split the validation split is judged on, as MIST's: it may not choose among steps as well.
+    judged = validation and not any(pair.split == "test" for pair in found.pairs)
+    return train, [] if judged else validation, found.unpaired
 
 
 def _restained(folder: Path, source: SourceSettings, settings: TrainingSettings) -> list[Example]:
@@ -117,12 +120,23 @@ def working_scale(source: SourceSettings, settings: TrainingSettings) -> float:
     return 1.0 if abs(factor - 1) <= 0.10 else factor
 
 
-def _hold_out(examples: list[Example], wanted: int) -> tuple[list[Example], list[Example]]:
-    """Training and validation: the ``wanted`` smallest hashes, but a quarter at most and never the last one."""
-    count = min(wanted, max(1, len(examples) // 4), len(examples) - 1)
-    held = sorted(examples, key=lambda example: hashlib.blake2b(example.name.encode()).digest())[:count]
-    names = {example.name for example in held}
-    return [example for example in examples if example.name not in names], held
+def _hold_out(examples: list[Example], wanted: int, pattern: str | None = None) -> tuple[list[Example], list[Example]]:
+    """Training and validation: whole cases in the order of their hashes, a quarter of the pairs at most.
+
+    Where even the smallest case is more than that (a single slide), pairs are held out one by one.
+    """
+    limit = min(wanted, max(1, len(examples) // 4), len(examples) - 1)
+    cases: dict[str, list[Example]] = {}
+    for example in examples:
+        cases.setdefault(case_of(example.name, pattern), []).append(example)
+    if min(len(case) for case in cases.values()) > limit:
+        cases = {example.name: [example] for example in examples}
+    held: list[Example] = []
+    for case in sorted(cases, key=lambda name: hashlib.blake2b(name.encode()).digest()):
+        if len(held) + len(cases[case]) <= limit:
+            held += cases[case]
+    chosen = {id(example) for example in held}
+    return [example for example in examples if id(example) not in chosen], held
 
 
 def data_digest(sources: Sequence[Source]) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 
 from wsi_ihc.errors import TrainingError
 from wsi_ihc.training.compute import Compute
@@ -96,7 +96,7 @@ class Trainer:
                     measures["time/waiting_share"] = (self.data.waited_s - waited) / elapsed
                     started, waited, since = time.perf_counter(), self.data.waited_s, step
 
-                # Validate the average, and keep the best.
+                # Validate the average.
                 if last or step % every.validate_every == 0:
                     validation = self._validate(logbook)
 
@@ -108,12 +108,12 @@ class Trainer:
                 yield StepReport(step, self.steps, measures, validation, warnings)
 
     def _validate(self, logbook: Logbook | None) -> Measures:
-        """Measures of the averaged generator on the held-out pairs; exports it when it is the best so far."""
+        """Measures of the averaged generator on the held-out pairs; exported where it is the best wanted."""
         if not self.validation:
             return {}
         every = self.settings.run
         means, rows = validate(self.state.average, self.validation, self.world, self.compute, every.strips)
-        if means[every.best_by] < self.state.best.get(every.best_by, float("inf")):
+        if every.best_by != "last" and abs(means[every.best_by]) < abs(self.state.best.get(every.best_by, inf)):
             self.state.best = {**means, "step": float(self.state.step)}
             self._export()
         if logbook and rows:
@@ -127,7 +127,7 @@ class Trainer:
             return
         self.state.save(self.run.checkpoint)
         self.kept_step = self.state.step
-        if not self.validation:
+        if not self.validation or self.settings.run.best_by == "last":
             self._export()
 
     def _export(self) -> None:
