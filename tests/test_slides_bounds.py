@@ -26,6 +26,7 @@ from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides import check_brightfield, open_slide
 from wsi_ihc.slides.assembly import TileCache, on_white
 from wsi_ihc.slides.coded_size import check_coded_size, coded_size
+from wsi_ihc.slides.jpeg_damage import check_jpeg
 
 Plane = NDArray[np.uint8]
 ENCODERS: dict[str, Callable[[Plane], bytes]] = {
@@ -116,6 +117,61 @@ class TestTiles:
         (tmp_path / "a.jp2").write_bytes(data)
         with pytest.raises(UnsupportedSlideError, match="too large"):
             open_slide(tmp_path / "a.jp2")
+
+
+class TestDamagedJpeg:
+    @pytest.mark.parametrize("subsampling", ["444", "422", "420"])
+    def test_many_flipped_bits_are_found(self, subsampling: str) -> None:
+        """At least a third of those that can be seen; a sound tile passes."""
+        sound = bytes(imagecodecs.jpeg8_encode(stained_island(256, 256), level=80, subsampling=subsampling))
+        check_jpeg(sound)
+        truth = imagecodecs.jpeg8_decode(sound).astype(int)
+        random, found, visible = np.random.default_rng(2), 0, 0
+        for _ in range(60):
+            data = bytearray(sound)
+            for at in random.integers(len(data) // 4, len(data) - 2, 3):
+                data[at] ^= 1 << int(random.integers(8))
+            try:
+                changed = imagecodecs.jpeg8_decode(bytes(data))
+            except imagecodecs.Jpeg8Error:
+                continue
+            if np.abs(changed - truth).max() > 16:
+                visible += 1
+                try:
+                    check_jpeg(bytes(data))
+                except ValueError:
+                    found += 1
+        assert visible > 40
+        assert found > visible / 3
+
+    def test_bytes_left_over_are_a_habit_where_neighbours_have_them(self) -> None:
+        sound = bytes(imagecodecs.jpeg8_encode(stained_island(64, 64)))
+        left_over = sound[:-2] + b"\x11" * 40 + sound[-2:]
+        check_jpeg(left_over, others=[sound, left_over])
+        for others in ((), [sound]):
+            with pytest.raises(ValueError, match="extraneous bytes"):
+                check_jpeg(left_over, others=others)
+
+    def test_tables_and_colours_of_every_kind_pass(self, tmp_path: Path) -> None:
+        pixels = stained_island(128, 128)
+        for photometric in ("rgb", "ycbcr"):
+            path = tmp_path / f"{photometric}.tiff"
+            tifffile.imwrite(path, pixels, tile=(64, 64), photometric=photometric, compression="jpeg")
+            assert open_slide(path).read(Region(0, 0, 128, 128)).std() > 10
+        check_jpeg(bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels[..., 0]))))
+        check_jpeg(b"no JPEG at all")
+
+    def test_a_damaged_tile_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tiff"
+        tifffile.imwrite(path, stained_island(256, 256), tile=(256, 256), photometric="rgb", compression="jpeg")
+        with tifffile.TiffFile(path) as tiff:
+            start, count = tiff.pages.first.dataoffsets[0], tiff.pages.first.databytecounts[0]
+        data = bytearray(path.read_bytes())
+        del data[start + count // 2 : start + count // 2 + 40]
+        data[start + count - 40 : start + count - 40] = bytes(40)  # behind the end mark
+        path.write_bytes(data)
+        with pytest.raises(UnreadableSlideError, match=r"a\.tiff: damaged at level 0, x 0, y 0 \(the JPEG data"):
+            open_slide(path).read(Region(0, 0, 9, 9))
 
 
 class TestStrips:

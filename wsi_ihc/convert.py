@@ -133,7 +133,7 @@ def estimate_conversion(
             report = staining.stain(middle)
     # Reading and encoding spread over the cores; the generator already uses all of them.
     batch_s = report.stain_s + (report.read_s + report.encode_s) / processors()
-    return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), notices)
+    return ConversionEstimate(prepared.plan, prepared.provenance, batch_s, overhead, peak_memory_mb(), prepared.notices)
 
 
 def _stain(prepared: Prepared, store: TileStore, executor: Executor, progress: Progress, watch: Stopwatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ class Findings:
         if tissue is None or statistics is None:
             return None
         try:
-            mask = TissueMask(_mask_pixels(tissue["pixels"], size), _downsample(tissue["downsample"]), size)
+            told = tuple(map(str, json.loads(tissue["notices"].tobytes())))
+            mask = TissueMask(_mask_pixels(tissue["pixels"], size), _downsample(tissue["downsample"]), size, told)
             return cls(mask, NormStatistics.from_arrays(statistics) if statistics else None)
         except (KeyError, ValueError, TypeError):
             return None
@@ -50,7 +52,11 @@ class Findings:
     def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
         """For the store, by name."""
         return {
-            "tissue": {"pixels": self.mask.pixels, "downsample": np.array(self.mask.downsample)},
+            "tissue": {
+                "pixels": self.mask.pixels,
+                "downsample": np.array(self.mask.downsample),
+                "notices": np.frombuffer(json.dumps(self.mask.notices).encode(), np.uint8),
+            },
             "statistics": self.statistics.to_arrays() if self.statistics else {},
         }
 

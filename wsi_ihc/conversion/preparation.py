@@ -93,7 +93,7 @@ def prepare(
     The findings of an earlier run of the same settings, its batch size and its threads are taken from its store.
 
     Raises:
-        UnsupportedSlideError: no tissue was found.
+        UnsupportedSlideError: no tissue was found, or with ``checks.strict`` its outlines are doubted.
     """
     network = bundle.build()
     halo_px, align_px = choose_halo(network, settings), measure_alignment(network)
@@ -125,6 +125,10 @@ def prepare(
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     mask = findings.mask
+    of_tissue = as_notices(mask.notices, "tissue")
+    if settings.checks.strict:
+        refuse_doubts(identity.path, of_tissue)
+    notices = (*notices, *of_tissue)
     plan = plan_conversion(
         view.size, mask, core_px=core_px, halo_px=halo_px, batch_size=batch_size, compression=layer.compression
     )

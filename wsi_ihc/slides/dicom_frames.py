@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.assembly import Pixels
 from wsi_ihc.slides.coded_size import check_coded_size
+from wsi_ihc.slides.jpeg_damage import check_jpeg
 
 Coding = Literal["native", "jpeg", "jpeg2000", "rle"]
 CODINGS: dict[str, Coding] = {
@@ -152,6 +153,7 @@ def decode(data: bytes, coding: Coding, size: Size, photometric: str, planar: bo
     match coding:
         case "jpeg":
             _check_end(data)
+            check_jpeg(data)
             space = "RGB" if photometric == "RGB" and _is_bare(data) else None
             pixels = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace="RGB")
         case "jpeg2000":

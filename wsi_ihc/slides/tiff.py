@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from wsi_ihc.pyramid.geometry import Region
 from wsi_ihc.slides import descriptions, pixel_size, tiff_pages
 from wsi_ihc.slides.assembly import Fourth, Pixels, TileCache, assemble, on_white
 from wsi_ihc.slides.coded_size import check_coded_size
+from wsi_ihc.slides.jpeg_damage import check_jpeg
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.ome_xml import OmeXml, parse_ome
 from wsi_ihc.slides.reader import OWN_VENDOR, Contents, NotForThisReader, was_closed
@@ -117,6 +118,8 @@ class TiffReader:
         try:
             _check_complete(data, count, jpeg=plane.jpeg)
             check_coded_size(data, plane.grid.tile)
+            if plane.jpeg:
+                check_jpeg(data, plane.tables, self._neighbours(file, plane, index))
             tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
             _check_shape(tile, plane, index)
         except Exception as error:  # each codec has its own exceptions, and every one means the same here
@@ -125,6 +128,12 @@ class TiffReader:
                 f"{self.path}: damaged at level {level}, x {place.left}, y {place.top} ({one_line(error)})"
             ) from error
         return on_white(tile, plane.fourth)
+
+    def _neighbours(self, file: SharedFile, plane: _Plane, index: int) -> Iterator[bytes]:
+        """The encoded tiles before and after."""
+        for other in (index - 1, index + 1):
+            if 0 <= other < len(plane.offsets) and plane.grid.counts[other]:
+                yield file.read(int(plane.offsets[other]), int(plane.grid.counts[other]))
 
     def _filled(self, level: int, index: int) -> Pixels | None:
         """A tile that was never written: None where nothing was scanned, else what the finer level shows there."""
