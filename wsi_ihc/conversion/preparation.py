@@ -125,7 +125,7 @@ def prepare(
     core_px = store.layout.core_px
     batch_size = _kept_batch_size(store, settings, computation, budget, core_px + 2 * halo_px)
     mask = findings.mask
-    of_tissue = as_notices(mask.notices, "tissue")
+    of_tissue = tuple(Notice("tissue", text) for text in mask.notices)
     if settings.checks.strict:
         refuse_doubts(identity.path, of_tissue)
     notices = (*notices, *of_tissue)
