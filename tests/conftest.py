@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from wsi_ihc.conversion.store import TileStore
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from wsi_ihc.generators.core_network import CoreNetwork
     from wsi_ihc.generators.inference import Engine
 
+# A test says what is right, not how fast a busy machine is.
+settings.register_profile("wsi-ihc", deadline=None)
+settings.load_profile("wsi-ihc")
+
 PROCESSORS = {
     "AMX": frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_fp16", "amx_tile"}),
     "AVX-512 BF16": frozenset({"avx2", "avx512f", "avx512_bf16"}),
@@ -32,6 +38,15 @@ PROCESSORS = {
 """What the processors that the program knows apart can do, as Linux names it."""
 
 SHARED_DATA = Path(os.environ.get("WSI_IHC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def own_log_level() -> Iterator[None]:
+    """A command that runs in this process with --quiet leaves the next test's log as it was."""
+    logger = logging.getLogger("wsi_ihc")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(
         (["tissue", "{blank}", "-o", "new/mask.geojson", "--mpp", "2"], 3, "no tissue found"),
         (["verify", "{folder}"], 6, "a folder"),
         (["verify", "{blank}"], 6, "no TIFF"),
-        (["weights", "import", "none.pth"], 2, "--licence"),
+        (["weights", "import", "none.pth"], 2, "--mpp, --stain"),
         (["doctor", "--jsn"], 2, "--json"),
     ],
 )
