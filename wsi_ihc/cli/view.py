@@ -44,7 +44,10 @@ def view(paths: tuple[Path, ...], port: int, no_browser: bool, folder: Path | No
         return
     from wsi_ihc.viewer.server import Viewer
 
-    asyncio.run(_serve(Viewer(cases, title=title, port=port), browser=not no_browser))
+    viewer = Viewer(cases, title=title, port=port)
+    if not title:
+        viewer.cases.get(0)  # a slide that cannot be read is refused here, and not in the browser
+    asyncio.run(_serve(viewer, browser=not no_browser))
 
 
 def _cases(paths: tuple[Path, ...]) -> tuple[list[CaseFiles], str]:
