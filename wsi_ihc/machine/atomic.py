@@ -66,3 +66,16 @@ def _temporary_name(name: str) -> str:
     unique = f".{uuid.uuid4().hex}.part"
     kept = os.fsencode(name)[: _NAME_BYTES - len(unique) - 1]
     return f".{kept.decode(errors='ignore')}{unique}"
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder is on the disk.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
-from wsi_ihc.output.ometiff.opening import open_pyramid
-from wsi_ihc.pyramid.layers import STAINED
+from wsi_ihc.config import OutputSettings
+from wsi_ihc.errors import SettingsError
+from wsi_ihc.output.ometiff.format import OmeTiff
+from wsi_ihc.output.provenance import Provenance
+from wsi_ihc.output.verification_report import VerificationReport
+from wsi_ihc.pyramid.layers import Layer
 from wsi_ihc.pyramid.pyramid import TilePyramid
 
 
-def open_output(path: Path) -> Mapping[str, TilePyramid]:
-    """The pyramids of a finished output, by the name of their layer; ``stained`` is always there.
+class OutputFormat(Protocol):
+    """How pyramids lie on the disk. A new format is one package with one such object."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the names of its outputs, in lower case."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether an output is a folder."""
+
+    def layers(self, settings: OutputSettings) -> tuple[Layer, ...]:
+        """The layers that every output of this format has, encoded as ``settings`` say; ``stained`` comes first."""
+
+    def files(self, output: Path, layers: Iterable[str]) -> tuple[Path, ...]:
+        """The files, or the folder, that hold these layers of the output; ``output`` itself comes last."""
+
+    def write(self, pyramids: Mapping[str, TilePyramid], part: Path, provenance: Provenance) -> None:
+        """Writes the layers as the output ``part``, which gets its name later, and syncs it to the disk.
+
+        Encoded tiles are copied as they are. The same tiles and provenance give the same bytes.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone, or a tile is damaged. What was written is removed.
+        """
+
+    def open(self, path: Path) -> Mapping[str, TilePyramid]:
+        """The layers of the finished output at ``path`` by name; ``stained`` is always there.
+
+        Raises:
+            UnreadableSlideError: missing, damaged, or no output.
+            UnsupportedSlideError: its tiles are not encoded as wsi-ihc encodes them.
+        """
+
+    def verify(self, path: Path, *, quick: bool = False, with_sidecar: bool = True) -> VerificationReport:
+        """Checks one of the ``files`` from its first byte to its last tile, or a sample of its tiles when ``quick``.
+
+        Never raises for a damaged file: the report says what is wrong.
+        """
+
+
+FORMATS: tuple[OutputFormat, ...] = (OmeTiff(),)
+
+
+def format_of(path: Path) -> OutputFormat:
+    """The format that the suffix of ``path`` names.
 
     Raises:
+        SettingsError: no format has this suffix.
+    """
+    for each in FORMATS:
+        if path.name.lower().endswith(each.suffixes):
+            return each
+    raise SettingsError(f"{path}: the output is an OME-TIFF; give it a name that ends in .ome.tiff")
+
+
+def open_output(path: Path) -> Mapping[str, TilePyramid]:
+    """The layers of a finished output by name; ``stained`` is always there.
+
+    Raises:
+        SettingsError: no output has such a suffix.
         UnreadableSlideError: missing, damaged, or no output.
         UnsupportedSlideError: its tiles are not encoded as wsi-ihc encodes them.
     """
-    return {STAINED: open_pyramid(path)}
+    return format_of(path).open(path)

@@ -16,8 +16,8 @@ from wsi_ihc.errors import StorageError
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.machine.regular_files import read_regular
 from wsi_ihc.machine.text import json_text
+from wsi_ihc.output.names import OutputName
 
-_TIFF_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -52,6 +52,8 @@ class Provenance(BaseModel):
     mpp: float = Field(gt=0, lt=1000)
     """Micrometres per pixel of this image."""
     stain: str = "HER2 IHC"
+    layer: str | None = None
+    """Which measured layer this file holds; None for the stained image itself."""
     generator: str
     generator_sha256: str | None = None
     normalisation: str
@@ -107,7 +109,7 @@ class Provenance(BaseModel):
 
 def sidecar_path(output: Path) -> Path:
     """``slide_ihc.json`` for ``slide_ihc.ome.tiff``."""
-    return output.with_name(_TIFF_SUFFIX.sub("", output.name) + ".json")
+    return OutputName(output).sidecar
 
 
 def read_sidecar(output: Path) -> dict[str, Any]:

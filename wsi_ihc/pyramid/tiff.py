@@ -23,10 +23,10 @@ def write_level(tiff: tifffile.TiffWriter, pyramid: TilePyramid, level: int, *, 
         tags["subfiletype"] = REDUCED
     tiff.write(
         level_tiles(pyramid, level),
-        shape=(*pyramid.levels[level], codec.channels),
+        shape=(*pyramid.levels[level], codec.channels) if codec.channels > 1 else pyramid.levels[level],
         dtype="uint8",
         tile=(codec.side, codec.side),
-        planarconfig="contig",
+        planarconfig="contig" if codec.channels > 1 else None,
         resolution=(per_cm, per_cm),
         resolutionunit="centimeter",
         metadata=None,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from wsi_ihc.config import first_problem
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.output import formats
-from wsi_ihc.output.ometiff.verification import provenance_entries
+from wsi_ihc.output.ometiff.omexml import provenance_entries
 from wsi_ihc.output.provenance import Provenance, read_sidecar
 from wsi_ihc.pyramid.pyramid import TilePyramid
 

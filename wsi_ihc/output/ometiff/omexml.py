@@ -28,8 +28,8 @@ def nominal_magnification(mpp: float) -> float:
     return nearest if 0.8 <= nearest / exact <= 1.25 else float(f"{exact:.2g}")
 
 
-def ome_xml(size: Size, provenance: Provenance) -> bytes:
-    """UTF-8 bytes of the document for an RGB image of ``size``.
+def ome_xml(size: Size, provenance: Provenance, *, channels: int = 3) -> bytes:
+    """UTF-8 bytes of the document for an image of ``size``, RGB or a measured plane.
 
     Exactly one Instrument with one Objective: with two, QuPath loses the magnification. TiffData names IFD 0 and one
     plane: otherwise the levels in the main chain would count as planes.
@@ -48,11 +48,12 @@ def ome_xml(size: Size, provenance: Provenance) -> bytes:
     _child(
         instrument, "Objective", ID="Objective:0", NominalMagnification=_number(nominal_magnification(provenance.mpp))
     )
-    image = _child(root, "Image", ID="Image:0", Name=f"Virtual {provenance.stain}")
-    _child(image, "Description").text = f"Virtual {provenance.stain} of {provenance.source_name}. {RESEARCH_USE_ONLY}"
+    title = f"{provenance.layer or 'Virtual'} {provenance.stain}"
+    image = _child(root, "Image", ID="Image:0", Name=title)
+    _child(image, "Description").text = f"{title} of {provenance.source_name}. {RESEARCH_USE_ONLY}"
     _child(image, "InstrumentRef", ID="Instrument:0")
     _child(image, "ObjectiveSettings", ID="Objective:0")
-    _add_pixels(image, size, provenance.mpp)
+    _add_pixels(image, size, provenance.mpp, channels)
     _child(image, "AnnotationRef", ID="Annotation:0")
     annotations = _child(root, "StructuredAnnotations")
     annotation = _child(annotations, "MapAnnotation", ID="Annotation:0", Namespace=PROVENANCE_NAMESPACE)
@@ -63,7 +64,15 @@ def ome_xml(size: Size, provenance: Provenance) -> bytes:
     return document
 
 
-def _add_pixels(image: ElementTree.Element, size: Size, mpp: float) -> None:
+def provenance_entries(root: ElementTree.Element) -> dict[str, str]:
+    """Names and values of our MapAnnotation; empty when there is none."""
+    for annotation in root.iter(f"{{{OME}}}MapAnnotation"):
+        if annotation.get("Namespace") == PROVENANCE_NAMESPACE:
+            return {pair.get("K", ""): pair.text or "" for pair in annotation.iter(f"{{{OME}}}M")}
+    return {}
+
+
+def _add_pixels(image: ElementTree.Element, size: Size, mpp: float, channels: int) -> None:
     pixels = _child(
         image,
         "Pixels",
@@ -74,7 +83,7 @@ def _add_pixels(image: ElementTree.Element, size: Size, mpp: float) -> None:
         Interleaved="true",
         SizeX=str(size.width),
         SizeY=str(size.height),
-        SizeC="3",
+        SizeC=str(channels),
         SizeZ="1",
         SizeT="1",
         PhysicalSizeX=_number(mpp),
@@ -82,7 +91,7 @@ def _add_pixels(image: ElementTree.Element, size: Size, mpp: float) -> None:
         PhysicalSizeY=_number(mpp),
         PhysicalSizeYUnit="µm",
     )
-    _child(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="3")
+    _child(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel=str(channels))
     _child(pixels, "TiffData", IFD="0", PlaneCount="1")
 
 

@@ -1,4 +1,4 @@
-"""A finished OME-TIFF as a pyramid of encoded tiles, which leave the file as they are."""
+"""A finished OME-TIFF as a pyramid of encoded tiles, given out as they lie in the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_ihc.errors import UnreadableSlideError, UnsupportedSlideError, one_line
 from wsi_ihc.machine.shared_file import SharedFile
-from wsi_ihc.output.ometiff.omexml import OME
+from wsi_ihc.output.ometiff.omexml import OME, provenance_entries
 from wsi_ihc.pyramid.codecs import DeflateTiles, JpegTiles, TileCodec
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.pyramid.levels import tile_grid
@@ -68,7 +68,7 @@ def open_pyramid(path: Path) -> TiffPyramid:
             codec = _codec(path, pages)
             levels = tuple(Size(page.imagelength, page.imagewidth) for page in pages)
             places = tuple(_places(page) for page in pages)
-            return TiffPyramid(path, levels, codec, stated_mpp(first), SharedFile(path), places)
+            return TiffPyramid(path, levels, codec, _stated_mpp(first), SharedFile(path), places)
     except UnsupportedSlideError:
         raise
     except OSError as error:
@@ -114,13 +114,29 @@ def _codec(path: Path, pages: list[Any]) -> TileCodec:
     )
 
 
-def stated_mpp(page: Any) -> float | None:
-    """Micrometres per pixel, as the OME-XML of level 0 states it; None where it does not."""
-    tag = page.tags.get(270)
+def read_provenance(path: Path) -> dict[str, str]:
+    """The provenance entries in the OME-TIFF at ``path``; empty when it has none or cannot be read."""
     try:
-        text = tag.value if isinstance(tag.value, bytes) else str(tag.value).encode()
-        pixels = ElementTree.fromstring(text).find(f".//{{{OME}}}Pixels")
-        assert pixels is not None
-        return float(pixels.attrib["PhysicalSizeX"])
-    except (AttributeError, AssertionError, KeyError, ValueError, ElementTree.ParseError):
+        with tifffile.TiffFile(path) as tiff:
+            return provenance_entries(_document(tiff.pages[0]))
+    except Exception:  # tifffile meets a damaged tag with any of Python's errors
+        return {}
+
+
+def _stated_mpp(page: Any) -> float | None:
+    """Micrometres per pixel, as the OME-XML of level 0 states it; None where it does not."""
+    try:
+        pixels = _document(page).find(f".//{{{OME}}}Pixels")
+        return float(pixels.attrib["PhysicalSizeX"]) if pixels is not None else None
+    except (KeyError, ValueError, ElementTree.ParseError):
         return None
+
+
+def _document(page: Any) -> ElementTree.Element:
+    """The OME-XML of level 0.
+
+    Raises:
+        ParseError: the description is no XML, or absent.
+    """
+    value = page.tags.valueof(270, "")
+    return ElementTree.fromstring(value if isinstance(value, bytes) else str(value).encode())

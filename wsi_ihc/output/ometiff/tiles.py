@@ -161,7 +161,7 @@ def _framed(descriptor: int, offset: int, count: int) -> bool:
 def _colour_problems(number: int, level: TileLevel) -> Iterator[str]:
     """Streams and tags that name different colours: readers then disagree about the picture."""
     header = level.header(level.data(0, 0))
-    if header.ycbcr is not None and header.ycbcr != (level.page.photometric == _YCBCR):
+    if level.channels == 3 and header.ycbcr is not None and header.ycbcr != (level.page.photometric == _YCBCR):
         yield f"level {number}: the JPEG's colour space is not the one its directory names"
     if level.page.photometric == _YCBCR:
         if header.sampling == (1, 1):

@@ -18,7 +18,7 @@ import tifffile
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.errors import one_line
 from wsi_ihc.output.ometiff.bigtiff import read_chain, read_sub_directories
-from wsi_ihc.output.ometiff.omexml import OME, PROVENANCE_NAMESPACE
+from wsi_ihc.output.ometiff.omexml import OME, provenance_entries
 from wsi_ihc.output.ometiff.pixels import pixel_problems
 from wsi_ihc.output.ometiff.tiles import TileLevel, index_problems
 from wsi_ihc.output.provenance import Provenance, sidecar_path
@@ -84,7 +84,7 @@ def _check_levels(tiff: tifffile.TiffFile, descriptor: int, *, quick: bool) -> l
 
     def structure() -> Iterable[str]:
         pages.extend([first, *(first.pages or ())])
-        return _structure_problems(pages)
+        return _structure_problems(pages, colour=_layer(tiff) is None)
 
     checks = [run_check("levels", structure)]
     if checks[0].ok:
@@ -101,12 +101,21 @@ def _first_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
     return cast(tifffile.TiffPage, tiff.pages[0])
 
 
-def _structure_problems(pages: list[Any]) -> Iterator[str]:
+def _layer(tiff: tifffile.TiffFile) -> str | None:
+    """Which measured layer the file holds; None for a stained image, and where the file does not say."""
+    try:
+        return provenance_entries(ElementTree.fromstring(_description(tiff))).get("layer")
+    except (ValueError, LookupError, ElementTree.ParseError):
+        return None
+
+
+def _structure_problems(pages: list[Any], *, colour: bool) -> Iterator[str]:
+    samples = 3 if colour else pages[0].samplesperpixel
     for number, page in enumerate(pages):
         if not page.is_tiled or page.tilewidth != page.tilelength or not 16 <= page.tilewidth <= _MAX_TILE_PX:
             yield f"level {number}: not in square tiles"
-        elif page.samplesperpixel != 3 or page.bitspersample != 8 or page.planarconfig != 1:
-            yield f"level {number}: not 8 bit RGB, interleaved"
+        elif page.samplesperpixel != samples or page.bitspersample != 8 or page.planarconfig != 1:
+            yield f"level {number}: not 8 bit {'RGB' if colour else 'of one number of channels'}, interleaved"
         elif page.tilewidth != pages[0].tilewidth or page.compression != pages[0].compression:
             yield f"level {number}: tiles of another kind than level 0"
         if number:
@@ -195,14 +204,6 @@ def _instrument_problems(root: ElementTree.Element) -> Iterator[str]:
         )
     elif not objectives[0].get("NominalMagnification"):
         yield "the objective has no NominalMagnification"
-
-
-def provenance_entries(root: ElementTree.Element) -> dict[str, str]:
-    """Names and values of our MapAnnotation; empty when there is none."""
-    for annotation in root.iter(f"{{{OME}}}MapAnnotation"):
-        if annotation.get("Namespace") == PROVENANCE_NAMESPACE:
-            return {pair.get("K", ""): pair.text or "" for pair in annotation.iter(f"{{{OME}}}M")}
-    return {}
 
 
 def _provenance_problems(root: ElementTree.Element) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import tifffile
 
 from wsi_ihc.errors import OutputError, StorageError
+from wsi_ihc.machine.atomic import sync
 from wsi_ihc.output.ometiff.bigtiff import link_levels
 from wsi_ihc.output.ometiff.omexml import ome_xml
 from wsi_ihc.output.ometiff.verification import verify_ome_tiff
@@ -29,7 +30,7 @@ def write_ome_tiff(pyramid: TilePyramid, path: Path, provenance: Provenance) -> 
     try:
         _write_levels(pyramid, path, provenance)
         link_levels(path)
-        _sync(path)
+        sync(path)
     except OSError as error:
         path.unlink(missing_ok=True)
         if isinstance(error, StorageError):
@@ -71,7 +72,7 @@ def name_ome_tiff(part: Path, output: Path) -> None:
     """
     try:
         os.replace(part, output)
-        _sync(output.parent)
+        sync(output.parent)
     except OSError as error:
         raise StorageError(f"{output}: cannot be given its name ({error.strerror})") from None
 
@@ -81,15 +82,6 @@ def _write_levels(pyramid: TilePyramid, path: Path, provenance: Provenance) -> N
         for level, size in enumerate(pyramid.levels):
             tags: dict[str, Any] = {"software": False}
             if level == 0:
-                xml = ome_xml(size, provenance)
+                xml = ome_xml(size, provenance, channels=pyramid.codec.channels)
                 tags = {"software": "wsi-ihc", "description": xml, "subifds": len(pyramid.levels) - 1}
             write_level(tiff, pyramid, level, mpp=provenance.mpp, **tags)
-
-
-def _sync(path: Path) -> None:
-    """Waits until the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
