@@ -1,10 +1,10 @@
-"""Shows at a glance what a generator does.
+"""Draws a sheet of small fields: H&E, the output of a generator, the truth.
 
 python scripts/contact_sheet.py                            drawn tissue: H&E, generated, truth; docs/her2_demo.jpg
 python scripts/contact_sheet.py --he FOLDER -o sheet.jpg   pictures of your own: H&E, generated
 
 Drawn fields have seeds and looks that no training uses, all four HER2 scores, and are the first of their series with
-at least 80 % tissue; nobody has chosen among them.
+at least 80 % tissue, without any choice among them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ QUALITY = 82
 
 
 def run(arguments: Iterable[str], folder: Path) -> str:
-    """What the command writes, in colours, as on a terminal of ``COLUMNS``."""
+    """The output of the command, with the colours of a terminal ``COLUMNS`` wide."""
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "FORCE_COLOR": "1"}
     command = [sys.executable, "-m", "wsi_ihc", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=-1, stderr=subprocess.STDOUT, check=True)

@@ -54,20 +54,20 @@ def convert(
     # Threads of the generator that spin while they wait take the cores from reading, encoding and their neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _log_to_terminal(quiet, verbose)
-    # What the libraries make while they are imported lives as long as the process; the collector need never look at it.
-    gc.disable()
-    from wsi_ihc.convert import convert_slide, estimate_conversion
-    from wsi_ihc.generators import keep_memory_flat, load_generator, tune_allocator
-    from wsi_ihc.generators.networks import LEARNED_KINDS
+    with conversion_progress(quiet) as progress:  # on a terminal the bar shows before torch is imported
+        # Imported objects live as long as the process: they are kept out of garbage collection.
+        gc.disable()
+        from wsi_ihc.convert import convert_slide, estimate_conversion
+        from wsi_ihc.generators import keep_memory_flat, load_generator, tune_allocator
+        from wsi_ihc.generators.networks import LEARNED_KINDS
 
-    gc.freeze()
-    gc.enable()
-    card = load_generator(settings.generator.name).card
-    if card.architecture.kind in LEARNED_KINDS:
-        tune_allocator()
-    else:
-        keep_memory_flat()
-    with conversion_progress(quiet) as progress:
+        gc.freeze()
+        gc.enable()
+        card = load_generator(settings.generator.name).card
+        if card.architecture.kind in LEARNED_KINDS:
+            tune_allocator()
+        else:
+            keep_memory_flat()
         if dry_run:
             estimate = estimate_conversion(slide, settings, progress=progress)
         else:

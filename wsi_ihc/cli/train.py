@@ -159,7 +159,7 @@ def _run(trainer: Trainer, *, quiet: bool) -> None:
 
 
 def _result(trainer: Trainer, output: Path) -> dict[str, object]:
-    """What a finished run left, for JSON."""
+    """Paths and figures of a finished run, for JSON."""
     settings, state = trainer.settings, trainer.state
     bundle = trainer.run.bundle(settings.name)
     return {"run": str(output), "steps": state.step, "best": dict(state.best), "generator": str(bundle)}

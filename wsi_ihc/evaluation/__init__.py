@@ -1,4 +1,4 @@
-"""Judging generated IHC against real IHC: measures, their uncertainty, comparison of runs, and a report.
+"""Comparison of generated IHC with real IHC: measures, their uncertainty, comparison of runs, and a report.
 
 Nothing is imported here: worker processes measure images without loading torch.
 """

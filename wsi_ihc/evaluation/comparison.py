@@ -1,4 +1,4 @@
-"""Several runs on the same images: who wins on which image, and whether the difference is more than chance."""
+"""Comparison of runs on the same images: which is better on which image, and whether that is more than chance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIE = "tie"
 
 
 class Judged(Protocol):
-    """What a comparison needs of a report."""
+    """The part of a report that a comparison needs."""
 
     @property
     def name(self) -> str: ...
@@ -41,7 +41,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class SetDifference:
-    """The same for a measure of the set; the interval draws the same images for both runs."""
+    """Difference in a measure of the whole set; each draw of the interval takes the same images for both runs."""
 
     measure: str
     other: str

@@ -1,4 +1,4 @@
-"""The whole path: pairs and generated images in, a folder with the report out."""
+"""The whole evaluation: pairs and generated images in, a folder with the report out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PREFERRED_SPLITS = ("test", "val", "valid", "validation")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to judge; the same for every run that is compared."""
+    """Options of an evaluation; the same for all runs that are compared."""
 
     recipes: tuple[Recipe, ...] = ("bci", "modern")
     features: str = TEXTURE
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """The pairs to judge on, and what a report says of them."""
+    """The pairs of an evaluation, and the facts that the report states about them."""
 
     pairs: tuple[Pair, ...]
     data: dict[str, Any]
@@ -83,7 +83,7 @@ def load_test_set(root: Path, ihc: Path | None = None, split: str | None = None)
 
 
 def prepare_output(folder: Path, *, overwrite: bool = False) -> None:
-    """Make the report's folder; a report that is already there stays unless ``overwrite``.
+    """Creates the folder of the report. A report that exists is kept, unless ``overwrite``.
 
     Raises:
         OutputError: it holds a report. StorageError: it cannot be made.

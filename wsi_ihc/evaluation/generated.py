@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsi_ihc.generators import Bundle, Stainer
 
 ENDINGS = ("", "_fake_B", "_fake", "_generated", "_pred")
-"""What programs append to the name of the image they translated; pix2pix writes ``NAME_fake_B.png``."""
+"""Endings that programs append to the name of the image they translated; pix2pix writes ``NAME_fake_B.png``."""
 
 _IN_FLIGHT = 4
 _Item = TypeVar("_Item")

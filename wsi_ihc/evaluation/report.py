@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: report.json, images.csv, and both read again for a comparison."""
+"""The files of an evaluation: writes report.json and images.csv, and reads them for a comparison."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FORMAT = "wsi-ihc evaluation 1"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run judged on one set of images. ``columns`` holds a value per image, in the order of ``names``."""
+    """The figures of one run on one set of images. ``columns`` holds a value per image, in the order of ``names``."""
 
     name: str
     names: tuple[str, ...]
@@ -101,7 +101,7 @@ def _number(value: Any) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: an undefined number becomes null, infinity the text ``inf``."""
+    """JSON has neither NaN nor infinity: an undefined number becomes null, infinity the text ``inf``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals over images, and paired tests between two runs."""
+"""Uncertainty of figures: bootstrap intervals over images, and paired tests between two runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def mean_estimate(values: NDArray[np.float64], seed: int) -> Estimate:
 
 
 def set_estimate(statistic: Statistic, n: int, seed: int) -> Estimate:
-    """The same for a figure of a whole set, such as a correlation: images are drawn, the figure is computed anew.
+    """A figure of a whole set, such as a correlation, with a bootstrap interval: each draw computes it again.
 
     Draws in which it is undefined (one score only, no spread) are left out; with fewer than half left there is no
     interval.
@@ -79,7 +79,7 @@ def set_estimate(statistic: Statistic, n: int, seed: int) -> Estimate:
 
 
 def half_sample_estimate(statistic: Statistic, n: int, seed: int, halves: int = 24) -> Estimate:
-    """The same for a distance between sets, which drawing images twice would bias.
+    """A distance between sets, with an interval. Drawing images twice would bias it, so halves are drawn instead.
 
     Delete-half jackknife (Shao and Wu 1989): the spread of the figure over random halves, drawn without repetition, is
     its standard error on the whole.

@@ -1,8 +1,8 @@
 """The colours of dyes: optical density in red, green and blue, of about unit length.
 
 Haematoxylin, eosin and DAB are Ruifrok and Johnston's (Anal Quant Cytol Histol 23:291, 2001), in the three digits that
-ImageJ's colour deconvolution gives them. Whoever separates or paints stains starts from these; a slide's own dyes may
-differ, and what varies from laboratory to laboratory is the business of whoever draws or augments.
+ImageJ's colour deconvolution gives them. Separation and painting of stains start from these. The dyes of a slide may
+differ; the phantom and the augmentations vary them as laboratories do.
 """
 
 from __future__ import annotations
