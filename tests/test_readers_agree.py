@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import provenance, write_store
 from wsi_ihc.conversion.store import StoreLayout, TileStore
-from wsi_ihc.pyramid.codecs import halve
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.levels import halve
 
 HEIGHT, WIDTH = 1700, 2500
 PROBE = Path(__file__).parent / "java" / "ReadLevels.java"

@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from wsi_ihc.output.ometiff.omexml import OME
-from wsi_ihc.output.ometiff.verification import provenance_entries
+from wsi_ihc.output.ometiff.omexml import OME, provenance_entries
 
 
 def figures(path: Path) -> dict[str, str]:
