@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tests.conftest import provenance, write_store
 from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.pyramid.geometry import Size
+from wsi_ihc.pyramid.layers import STAINED, Layer
 from wsi_ihc.pyramid.levels import halve
 
 HEIGHT, WIDTH = 1700, 2500
@@ -44,12 +45,12 @@ def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     tissue = np.clip(np.maximum(1024 - y, 1024 - x) / 300, 0, 1)[..., None]
     plane = np.rint(255 - (255 - np.stack([red, green, blue], axis=-1)) * tissue).astype(np.uint8)
     folder = tmp_path_factory.mktemp(request.param)
-    layout = StoreLayout(Size(HEIGHT, WIDTH), 1024, request.param)
+    layout = StoreLayout(Size(HEIGHT, WIDTH), 1024, (Layer(STAINED, request.param),))
     store = TileStore.create(folder / "store", layout, {})
     for row, column in np.ndindex(layout.grid):
         core = plane[row * 1024 : (row + 1) * 1024, column * 1024 : (column + 1) * 1024]
         if core.min() < 255:
-            store.put(row, column, core)
+            store.put(row, column, {STAINED: core})
     path = write_store(store, folder / "output.ome.tiff", provenance(Size(HEIGHT, WIDTH), compression=request.param))
     return Output(path, pyramid(plane), *((1.5, 20.0) if request.param == "jpeg" else (0.0, 0.0)))
 
