@@ -19,7 +19,10 @@ _LEAST = 0.005
 
 
 def glass_of(image: Image) -> tuple[float, float, float] | None:
-    """Red, green and blue of the bare glass in ``(h, w, 3)``; None where too little of it is seen."""
+    """Red, green and blue of the bare glass in ``(h, w, 3)``; None where too little of it is seen.
+
+    Glass is nearly white: every channel above 200, and no two of them 25 levels apart.
+    """
     smooth = cv2.blur(image, (5, 5)).reshape(-1, 3)
     bright = smooth[(smooth.min(axis=1) > 200) & (np.ptp(smooth, axis=1) < 25)]
     if len(bright) < _LEAST * len(smooth):
