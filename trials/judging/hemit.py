@@ -32,7 +32,6 @@ from wsi_ihc.pairs.folders import Pair, find_pairs, read_pair
 from wsi_ihc.pairs.images import read_image
 
 Image = NDArray[np.uint8]
-Paint = Callable[[Image], Image]
 
 BINS, MOST = 512, 1.5
 """Bins of a score between 0 and this density, from which the curves are computed."""
@@ -40,6 +39,22 @@ SMOOTH_PX = 4
 """2 um at 0.5 um/px."""
 HE_ITSELF = "he"
 """The name that stands for the H&E itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """What makes the picture that is judged."""
+
+    name: str
+    paint: Callable[[Image], Image]
+
+    @classmethod
+    def of(cls, name: str) -> Painter:
+        """The generator of this name, bundle or run; ``he`` gives back the H&E."""
+        if name == HE_ITSELF:
+            return cls(name, lambda he: he)
+        stainer, _ = whole_image_stainer(load_generator(find_bundle(name)), device="cpu", precision="float32")
+        return cls(name, lambda he: stain_whole(stainer, stainer.align_px, he))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +87,9 @@ def main() -> None:
     doubtful = _doubtful(arguments.pairs / "fields.csv")
     results = {}
     for name in arguments.generators:
-        paint = (lambda he: he) if name == HE_ITSELF else _painter(name)
-        test = _judge(arguments.pairs, "test", paint, name, arguments.every, arguments.pictures)
-        threshold = best_threshold(pooled(j for j, _ in _judge(arguments.pairs, "val", paint, name, arguments.every)))
+        painter = Painter.of(name)
+        test = judge_pairs(arguments.pairs, "test", painter, arguments.every, arguments.pictures)
+        threshold = best_threshold(pooled(j for j, _ in judge_pairs(arguments.pairs, "val", painter, arguments.every)))
         cleaned = [j for j, _ in test]
         trusted = [
             j
@@ -183,20 +198,20 @@ def pooled(judged: Iterable[Judged]) -> NDArray[np.int64]:
     return np.sum([one.scores for one in judged], axis=0)
 
 
-def _judge(
-    root: Path, split: str, paint: Paint, name: str, every: int, pictures: Path | None = None
+def judge_pairs(
+    root: Path, split: str, painter: Painter, every: int, pictures: Path | None = None
 ) -> list[tuple[Judged, Judged | None]]:
     """Every pair against the cleaned truth and, in the test split, against the uncleaned one."""
     judged = []
     for pair in _pairs(root, split, every):
         he, real = read_pair(pair)
-        made, painted = paint(he), name != HE_ITSELF
+        made, painted = painter.paint(he), painter.name != HE_ITSELF
         epithelium = read_image(root / "epithelium" / split / f"{pair.name}.png")[..., 0] > 0
         uncleaned = root / "uncleaned" / f"{pair.name}.png"
         raw = judge(pair, read_image(uncleaned), he, made, epithelium, painted=painted) if split == "test" else None
         judged.append((judge(pair, real, he, made, epithelium, painted=painted), raw))
         if pictures and painted:
-            folder = pictures / Path(name).stem
+            folder = pictures / Path(painter.name).stem
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / f"{pair.name}.png"), made[..., ::-1])
     return judged
@@ -204,11 +219,6 @@ def _judge(
 
 def _pairs(root: Path, split: str, every: int) -> list[Pair]:
     return find_pairs(root, split)[::every]
-
-
-def _painter(name: str) -> Paint:
-    stainer, _ = whole_image_stainer(load_generator(find_bundle(name)), device="cpu", precision="float32")
-    return lambda he: stain_whole(stainer, stainer.align_px, he)
 
 
 def _doubtful(table: Path) -> frozenset[str]:
