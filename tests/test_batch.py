@@ -38,7 +38,7 @@ from wsi_ihc.batch import (
 from wsi_ihc.batch import claims as claims_module
 from wsi_ihc.batch.children import convert_command
 from wsi_ihc.batch.claims import Claims, birth
-from wsi_ihc.batch.cohort import output_name, read_table
+from wsi_ihc.batch.cohort import read_table
 from wsi_ihc.batch.decisions import decide
 from wsi_ihc.batch.prefetch import Cache
 from wsi_ihc.batch.preflight import check_folder, check_owners, check_space
@@ -50,6 +50,7 @@ from wsi_ihc.cli.batch_display import batch_display
 from wsi_ihc.config import ConversionSettings, load_settings
 from wsi_ihc.errors import ClusterError, SettingsError, StorageError
 from wsi_ihc.machine.text import printable
+from wsi_ihc.output.names import output_stem
 
 DEFAULTS = ConversionSettings()
 JPEG_70 = load_settings(ConversionSettings, None, {"output.quality": 70})
@@ -148,7 +149,7 @@ class TestCohort:
         ("slide", "name"), [("case.7.svs", "case.7_ihc"), ("a.ome.tiff", "a_ihc"), ("a.TIF", "a_ihc"), ("a", "a_ihc")]
     )
     def test_names_of_outputs(self, slide: str, name: str) -> None:
-        assert output_name(Path(slide)) == name
+        assert output_stem(Path(slide)) == name
 
     @pytest.mark.parametrize("other", ["x/a.svs", "x/a.tif", "x/A.svs"])
     def test_two_slides_of_one_name_are_refused(self, other: str, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 from tests.test_batch import touch
 from wsi_ihc.batch import LeftOut, gather
 from wsi_ihc.batch.formats import SUFFIXES, could_be_slide, why_not_taken
-from wsi_ihc.batch.naming import longest_name, output_name, unusable
+from wsi_ihc.batch.naming import unusable
 from wsi_ihc.cli import _run
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
+from wsi_ihc.output.names import longest_stem, output_stem
 from wsi_ihc.output.ometiff.omexml import PROVENANCE_NAMESPACE
 
 DEFAULTS = ConversionSettings()
@@ -141,15 +142,15 @@ def test_a_folder_of_which_nothing_can_be_taken_says_what_is_there(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["n" * 251, "ä" * 125, "乳腺" * 41, "Pr\udce4" * 60])
 def test_the_longest_names_fit_and_stay_different(name: str, tmp_path: Path) -> None:
-    longest = longest_name(tmp_path)
-    names = {output_name(Path(f"{name[:-1]}{last}.svs"), longest) for last in "ab"}
+    longest = longest_stem(tmp_path)
+    names = {output_stem(Path(f"{name[:-1]}{last}.svs"), longest) for last in "ab"}
     assert len(names) == 2
     for each in names:
         assert len(os.fsencode(each)) <= longest
         assert each.endswith("_ihc")
         assert unusable(each, longest) == ""
         touch(tmp_path / f".{each}.ome.tiff.{'0' * 32}.part")  # the longest name around an output
-    assert output_name(Path("n" * 200 + ".svs"), longest) == "n" * 200 + "_ihc"
+    assert output_stem(Path("n" * 200 + ".svs"), longest) == "n" * 200 + "_ihc"
 
 
 def test_names_say_what_is_a_slide() -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_ihc.batch.naming import longest_name, output_name
 from wsi_ihc.batch.search import LeftOut, Search, is_dicom_folder, without_repeats
 from wsi_ihc.batch.table import WrongRowError, read_rows, row_name, row_settings, row_slide, wrong_row
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.machine.text import printable
+from wsi_ihc.output.names import longest_stem, output_stem
 
-__all__ = ["Cohort", "Entry", "LeftOut", "gather", "is_dicom_folder", "output_name", "read_table", "shard"]
+__all__ = ["Cohort", "Entry", "LeftOut", "gather", "is_dicom_folder", "output_stem", "read_table", "shard"]
 
 _SHOWN = 3
 
@@ -69,14 +69,14 @@ def gather(
     Raises:
         SettingsError: there is no slide, the table cannot be understood, or two outputs have one name.
     """
-    longest = longest_name(folder)
+    longest = longest_stem(folder)
     from_table, wrong = read_table(table, settings, longest) if table else ([], [])
     rows = {entry.slide: entry for entry in from_table}
     search = Search(recursive, exclude)
     for given in slides:
         search.add(Path(os.path.abspath(given)))
     paths = without_repeats(path for path in (*search.slides, *rows) if path not in leave_out)
-    entries = tuple(rows.get(path) or Entry(path, output_name(path, longest), settings) for path in paths)
+    entries = tuple(rows.get(path) or Entry(path, output_stem(path, longest), settings) for path in paths)
     left_out = tuple(sorted({*search.left_out, *wrong}))
     if not entries:
         raise SettingsError(_no_slides(slides, left_out))
@@ -94,7 +94,7 @@ def read_table(
     Raises:
         SettingsError: it is no table, or its first row names a column that does not exist.
     """
-    longest = longest or longest_name(table.absolute().parent)
+    longest = longest or longest_stem(table.absolute().parent)
     entries: dict[Path, Entry] = {}
     wrong: list[LeftOut] = []
     for line, row in read_rows(table):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wsi_ihc.batch.naming import OUTPUT_SUFFIX, output_name, unusable
+from wsi_ihc.batch.naming import unusable
 from wsi_ihc.batch.search import LeftOut
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.machine.text import printable
+from wsi_ihc.output.names import output_stem, without_suffix
 
 COLUMNS = ("slide", "mpp", "generator", "output")
 _DELIMITERS = ",;\t"
@@ -84,10 +85,10 @@ def row_name(slide: Path, row: dict[str, str], longest: int) -> str:
     Raises:
         WrongRowError: the row gives a name that no output can have.
     """
-    given = OUTPUT_SUFFIX.sub("", row.get("output", ""))
+    given = without_suffix(row.get("output", ""))
     if given and (reason := unusable(given, longest)):
         raise WrongRowError(f"output {printable(row['output'])} {reason}")
-    return given or output_name(slide, longest)
+    return given or output_stem(slide, longest)
 
 
 def row_settings(row: dict[str, str], settings: ConversionSettings) -> ConversionSettings:

@@ -15,6 +15,7 @@ from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_se
 from wsi_ihc.cli.progress import conversion_progress
 from wsi_ihc.cli.terminal import say
 from wsi_ihc.machine.stopwatch import duration
+from wsi_ihc.output.names import OutputName
 
 if TYPE_CHECKING:
     from wsi_ihc.convert import ConversionEstimate, ConversionReport
@@ -71,7 +72,7 @@ def convert(
         if dry_run:
             estimate = estimate_conversion(slide, settings, progress=progress)
         else:
-            target = output or Path(f"{slide.name.split('.')[0]}_ihc.ome.tiff")
+            target = output or OutputName.of_slide(slide, Path()).path
             report = convert_slide(slide, target, settings, overwrite=overwrite, progress=progress)
     if dry_run:
         _show_estimate(estimate)

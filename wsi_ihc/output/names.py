@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,11 @@ _OUTPUT_SUFFIX = re.compile(r"(\.ome)?\.tiff?$", re.IGNORECASE)
 _SLIDE_SUFFIX = re.compile(
     r"(\.ome)?\.(tiff?|btf|svs|svslide|ndpi|vms|vmu|scn|mrxs|bif|czi|zvi|qptiff|dcm|png|jpe?g|bmp)$", re.IGNORECASE
 )
+
+_NAME_MAX = 255
+_DERIVED_BYTES = 48
+"""Room for what is added to a name: ``.ome.tiff``, ``.blocks.zarr``, and the marks of files that are being written."""
+LONGEST_STEM = _NAME_MAX - _DERIVED_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,33 @@ class OutputName:
         return self.path.with_name(f".{self.path.name}.lock")
 
 
-def output_stem(slide: Path) -> str:
+def output_stem(slide: Path, longest: int = LONGEST_STEM) -> str:
     """``case.7_ihc`` for the slide ``case.7.svs`` or ``case.7.ome.tiff``, and for the folder ``case.7``.
 
-    Only a suffix that slides are known to have is cut off.
+    Only a suffix that slides are known to have is cut off. A name of more than ``longest`` bytes is cut, and ends in a
+    hash of the whole.
     """
-    stem = slide.name if slide.is_dir() else _SLIDE_SUFFIX.sub("", slide.name)
-    return f"{stem}_ihc"
+    name = f"{slide.name if slide.is_dir() else _SLIDE_SUFFIX.sub('', slide.name)}_ihc"
+    if name.startswith("."):
+        name = f"_{name}"  # a hidden file that was named itself; its output is meant to be seen
+    return name if len(os.fsencode(name)) <= longest else _cut(name, longest)
+
+
+def longest_stem(folder: Path) -> int:
+    """How many bytes the name of an output in ``folder`` may have, without its suffix."""
+    there = next((parent for parent in (folder, *folder.absolute().parents) if parent.is_dir()), Path("/"))
+    try:
+        limit = os.pathconf(there, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):
+        limit = _NAME_MAX
+    return min(limit, _NAME_MAX) - _DERIVED_BYTES
+
+
+def _cut(name: str, longest: int) -> str:
+    whole = os.fsencode(name)
+    mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}_ihc"
+    kept = whole[: longest - len(mark)].decode("utf-8", "ignore") or "slide"
+    return kept + mark
 
 
 def without_suffix(name: str) -> str:

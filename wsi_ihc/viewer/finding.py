@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_ihc.batch.cohort import is_dicom_folder, output_name
+from wsi_ihc.batch.cohort import is_dicom_folder
 from wsi_ihc.batch.records import Records
 from wsi_ihc.conversion.workspace import Workspace
 from wsi_ihc.errors import SettingsError, UnreadableSlideError
+from wsi_ihc.output.names import output_stem
 from wsi_ihc.viewer.outputs import provenance_entries_of
 
 _OUTPUTS = ("*.ome.tiff", "*.ome.tif")
@@ -94,6 +95,7 @@ def cases_in(folder: Path) -> Iterator[CaseFiles]:
 
 def _output_beside(slide: Path) -> Path | None:
     """The output that ``convert`` would have made of ``slide``, finished or not."""
-    names = {f"{output_name(slide)}.ome.tiff", f"{slide.name.split('.')[0]}_ihc.ome.tiff"}
+    # The second is what version 0.1 of convert called it.
+    names = {f"{output_stem(slide)}.ome.tiff", f"{slide.name.split('.')[0]}_ihc.ome.tiff"}
     found = (folder / name for folder in (slide.parent, Path.cwd()) for name in sorted(names))
     return next((path for path in found if path.exists() or store_of(path).exists()), None)
