@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from wsi_ihc.conversion.account import RunAccount, numbered, refuse_doubts
 from wsi_ihc.errors import UnsupportedSlideError
-from wsi_ihc.notices import Notice
 from wsi_ihc.slides import MemorySlide
 from wsi_ihc.slides.notice_kinds import slide_notices
+from wsi_ihc.slides.notices import Notice
 from wsi_ihc.slides.pixel_size import settle
 
 STAIN, NOTE = Notice("stain", "only 3% pink"), Notice("reader", "read by tiffslide", "note")

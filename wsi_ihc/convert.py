@@ -22,10 +22,10 @@ from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
 from wsi_ihc.generators import load_generator
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.machine.stopwatch import Stopwatch, peak_memory_mb
-from wsi_ihc.notices import Notice
 from wsi_ihc.output.ometiff import check_ome_tiff, name_ome_tiff, write_ome_tiff
 from wsi_ihc.output.provenance import Provenance, read_sidecar, sidecar_path, write_sidecar
 from wsi_ihc.pyramid.layers import STAINED
+from wsi_ihc.slides.notices import Notice
 
 _COMPLETE = "complete"
 """Kept in the store when the file is complete and checked, just before it gets its name."""

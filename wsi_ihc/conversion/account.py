@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from wsi_ihc.errors import UnsupportedSlideError, one_line
-from wsi_ihc.notices import Notice, warnings_among
+from wsi_ihc.slides.notices import Notice, warnings_among
 
 
 @dataclass(frozen=True)

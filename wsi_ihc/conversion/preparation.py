@@ -29,12 +29,12 @@ from wsi_ihc.generators.device import Graph
 from wsi_ihc.generators.networks import LEARNED_KINDS
 from wsi_ihc.generators.normalisation import Mode
 from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
-from wsi_ihc.notices import Notice
 from wsi_ihc.output.provenance import Provenance
 from wsi_ihc.pyramid.codecs import Colour
 from wsi_ihc.pyramid.layers import STAINED, Layer
 from wsi_ihc.slides import SlideView, check_brightfield, open_slide
 from wsi_ihc.slides.notice_kinds import slide_notices
+from wsi_ihc.slides.notices import Notice
 
 logger = logging.getLogger(__name__)
 

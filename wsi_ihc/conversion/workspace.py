@@ -12,7 +12,7 @@ from pathlib import Path
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
 from wsi_ihc.machine.atomic import new_descriptor
 from wsi_ihc.machine.locks import LockedError, locked
-from wsi_ihc.notices import Notice
+from wsi_ihc.slides.notices import Notice
 
 _NO_LOCK = Notice(
     "lock",

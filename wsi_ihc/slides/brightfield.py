@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from wsi_ihc.errors import UnsupportedSlideError
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.measures.density import DECADIC, density_table
-from wsi_ihc.notices import Notice
 from wsi_ihc.pyramid.geometry import Region
+from wsi_ihc.slides.notices import Notice
 from wsi_ihc.slides.reader import OWN_VENDOR, SlideReader
 
 LOOK_PX = 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsi_ihc.notices import Notice, NoticeLevel
+from wsi_ihc.slides.notices import Notice, NoticeLevel
 from wsi_ihc.slides.reader import SlideReader
 
 # The first phrase that a notice holds decides.
