@@ -16,6 +16,7 @@ import click
 from wsi_ihc.config import Precision
 
 if TYPE_CHECKING:
+    from wsi_ihc.training.check import CheckReport
     from wsi_ihc.training.config import TrainingSettings
     from wsi_ihc.training.distributed import World
     from wsi_ihc.training.sources import Source
@@ -64,17 +65,12 @@ def train(
     if not quiet and sys.stderr.isatty():
         click.echo("loading torch", err=True)
 
-    from wsi_ihc.cli import INTERRUPTED
     from wsi_ihc.training.check import check_sources
-    from wsi_ihc.training.distributed import joined_world, rank_and_ranks
-    from wsi_ihc.training.loading import doubts_about, load_training_settings
+    from wsi_ihc.training.distributed import rank_and_ranks
+    from wsi_ihc.training.loading import load_training_settings
     from wsi_ihc.training.sources import find_sources
 
-    # Quoted, as a path may hold what YAML reads otherwise.
-    quoted = json.dumps(start) if start else None
-    options = (("start", quoted), ("compute.device", device), ("compute.precision", precision))
-    chosen = (f"{key}={value}" for key, value in options if value)
-    given = (*assignments, *chosen)
+    given = (*assignments, *_as_assignments(start, device, precision))
     rank, ranks = rank_and_ranks()
     settings = load_training_settings(config, data=data, assignments=given, ranks=ranks)
     if output is None and not (dry_run or check_only):
@@ -82,30 +78,53 @@ def train(
     say = click.echo if rank == 0 and not quiet else _say_nothing
     sources = find_sources(settings)
     if rank == 0:
-        for doubt in doubts_about(settings, ranks):
-            click.echo(f"warning: {doubt}", err=True)
+        _warn(settings, ranks)
     if dry_run:
         _describe(settings, sources, as_json=as_json)
         return 0
-    depth = "full" if check_only else settings.data.check
     say("checking the data set", err=True)
+    depth = "full" if check_only else settings.data.check
     sources, report = check_sources(sources, crop_px=settings.data.crop_px, depth=depth)
     for line in report.lines():
         say(line, err=True)
     if check_only:
         if as_json and rank == 0:
-            click.echo(
-                json.dumps(
-                    {
-                        "pairs": report.pairs,
-                        "scores": report.scores,
-                        "problems": [asdict(problem) for problem in report.problems],
-                    },
-                    indent=2,
-                )
-            )
+            click.echo(json.dumps(_checked(report), indent=2))
         return 0 if report.sound else 8
     assert output is not None
+    command = _resume_command(config, data, output, given, ranks)
+    return _train(settings, sources, report, output, command=command, resume=resume, quiet=quiet, as_json=as_json)
+
+
+def _as_assignments(start: str | None, device: str | None, precision: str | None) -> list[str]:
+    """The options that stand for a setting, as ``--set`` would give them."""
+    # Quoted, as a path may hold what YAML reads otherwise.
+    quoted = json.dumps(start) if start else None
+    options = (("start", quoted), ("compute.device", device), ("compute.precision", precision))
+    return [f"{key}={value}" for key, value in options if value]
+
+
+def _warn(settings: TrainingSettings, ranks: int) -> None:
+    from wsi_ihc.training.loading import doubts_about
+
+    for doubt in doubts_about(settings, ranks):
+        click.echo(f"warning: {doubt}", err=True)
+
+
+def _checked(report: CheckReport) -> dict[str, Any]:
+    """Pairs, scores and problems of a data set, for JSON."""
+    problems = [asdict(problem) for problem in report.problems]
+    return {"pairs": report.pairs, "scores": report.scores, "problems": problems}
+
+
+def _train(
+    settings: TrainingSettings, sources: Sequence[Source], report: CheckReport, output: Path, *,
+    command: str, resume: bool, quiet: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Trains to the end, or until Ctrl-C: then it prints ``command``, which continues. Returns the exit code."""
+    from wsi_ihc.cli import INTERRUPTED
+    from wsi_ihc.training.distributed import joined_world
+
     with joined_world(settings.compute.device) as world:
         trainer = _prepare(settings, sources, report.lines(most=10**9), output, resume, world)
         try:
@@ -114,7 +133,6 @@ def train(
                 click.echo(json.dumps(_result(trainer, output), indent=2))
         except KeyboardInterrupt:
             if world.leads:
-                command = _resume_command(config, data, output, given, ranks)
                 # The terminal has written ^C: the line begins below it.
                 click.echo(f"\nwsi-ihc: {_how_to_go_on(trainer, command)}", err=True)
             return INTERRUPTED
