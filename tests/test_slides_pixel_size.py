@@ -36,6 +36,15 @@ def test_the_user_has_the_last_word() -> None:
     assert "1000 um" in believed.notices[0]
 
 
+@pytest.mark.parametrize("given", [0.499, 0.5, 0.49])
+def test_the_user_may_say_what_the_file_says(given: float) -> None:
+    assert settle((0.499, 0.499), given) == pixel_size.PixelSize(given)
+
+
+def test_the_user_against_the_file_is_told() -> None:
+    assert "as given, the file says 0.499 um" in settle((0.499, 0.499), 0.25).notices[0]
+
+
 def test_axes_within_two_percent_are_square() -> None:
     believed = settle((0.500, 0.505), None)
     assert believed.mpp == pytest.approx(0.5025, abs=1e-4)

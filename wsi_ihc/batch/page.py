@@ -8,6 +8,7 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
+from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.batch.recipe import changed_settings
 from wsi_ihc.batch.records import FOLDER, Records, SlideRecord
 from wsi_ihc.batch.search import LeftOut
@@ -47,6 +48,7 @@ def render_page(
     rows = [_row(records, places, name, record) for name, record in cohort.items()]
     return environment.from_string(template).render(
         title=printable(records.output.absolute().name) or "batch",
+        research_use_only=RESEARCH_USE_ONLY,
         tally=found,
         doubtful=sum(bool(record.warnings) for record in cohort.values()),
         live=found.running > 0,

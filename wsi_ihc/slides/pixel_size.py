@@ -23,8 +23,13 @@ class PixelSize:
 
 
 def settle(stated: tuple[float, float] | None, override: float | None) -> PixelSize:
-    """One pixel size from the ``stated`` (x, y) um/px of a file, or the user's own word."""
+    """One pixel size from the ``stated`` (x, y) um/px of a file, or the user's own word.
+
+    The user's word is a notice unless the file says the same, within the calibration of scanners.
+    """
     if override is not None:
+        if stated and all(abs(value - override) <= SQUARE * override for value in stated):
+            return PixelSize(override)
         return PixelSize(override, (f"pixel size {override:g} um/px as given, the file says {_say(stated)}",))
     if stated is None:
         return PixelSize(None)
