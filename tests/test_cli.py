@@ -134,6 +134,8 @@ def test_a_mistake_is_one_line_and_an_exit_code(
         (["tissue", "{blank}", "-o", "new/mask.geojson", "--mpp", "2"], 3, "no tissue found"),
         (["verify", "{folder}"], 6, "a folder"),
         (["verify", "{blank}"], 6, "no TIFF"),
+        (["convert", "s3://bucket/x.svs", "-o", "new.ome.tiff"], 2, "s3://bucket/x.svs: an address"),
+        (["batch", "https://host/x.svs", "-o", "new"], 2, "https://host/x.svs: an address"),
         (["weights", "import", "none.pth"], 2, "--mpp, --stain"),
         (["doctor", "--jsn"], 2, "--json"),
     ],

@@ -12,7 +12,17 @@ from wsi_ihc.config import ConversionSettings, Precision, load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-SLIDE = click.Path(path_type=Path)
+
+class _SlidePath(click.Path):
+    """The path of a slide. An address would lose a slash as a path, and be reported as a missing file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value}: an address; slides are read from files only, copy this one here first", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+SLIDE = _SlidePath(path_type=Path)
 OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 # The name of each option is the key of its setting, with a double underscore for the dot.

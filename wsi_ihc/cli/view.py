@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wsi_ihc.cli.options import SLIDE
 from wsi_ihc.cli.terminal import say
 from wsi_ihc.errors import SettingsError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SLIDE [OUT.ome.tiff] …")
+@click.argument("paths", nargs=-1, required=True, type=SLIDE, metavar="SLIDE [OUT.ome.tiff] …")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="0, the default, takes a free one.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--export", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write the pages into DIR.")
