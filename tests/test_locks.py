@@ -12,8 +12,10 @@ import pytest
 
 from wsi_ihc.conversion.workspace import Workspace
 from wsi_ihc.errors import OutputError, StorageError
-from wsi_ihc.machine.atomic import atomic_file, write_atomically
+from wsi_ihc.machine.atomic import atomic_file, give_name, write_atomically
 from wsi_ihc.machine.locks import LockedError, locked
+from wsi_ihc.phantom.writing import draw_phantom
+from wsi_ihc.pyramid.geometry import Size
 
 
 @pytest.fixture
@@ -102,3 +104,33 @@ def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
 def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     write_atomically(tmp_path / ("ä" * 127), b"x")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+class TestGiveName:
+    def test_a_file_and_an_empty_folder_give_way(self, tmp_path: Path) -> None:
+        (tmp_path / "old").write_text("old")
+        (tmp_path / "part").write_text("new")
+        give_name(tmp_path / "part", tmp_path / "old")
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "new")]
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "a").touch()
+        give_name(tmp_path / "folder", tmp_path / "empty")
+        assert (tmp_path / "empty" / "a").exists()
+
+    def test_a_folder_with_content_gives_way_only_on_request(self, tmp_path: Path) -> None:
+        for name in ("part", "full"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / name).touch()
+        with pytest.raises(StorageError, match="full: cannot be given its name"):
+            give_name(tmp_path / "part", tmp_path / "full")
+        assert (tmp_path / "full" / "full").exists()
+        give_name(tmp_path / "part", tmp_path / "full", replace_folder=True)
+        assert [path.name for path in (tmp_path / "full").iterdir()] == ["part"]
+
+
+def test_a_phantom_is_not_written_through_a_planted_link(victim: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tiff.part").symlink_to(victim)
+    draw_phantom(tmp_path / "a.tiff", her2="0", size=Size(64, 64), share=0.1)
+    assert victim.read_text() == "untouched"
+    assert not (tmp_path / "a.tiff").is_symlink()

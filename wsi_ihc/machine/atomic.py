@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -66,6 +67,23 @@ def _temporary_name(name: str) -> str:
     unique = f".{uuid.uuid4().hex}.part"
     kept = os.fsencode(name)[: _NAME_BYTES - len(unique) - 1]
     return f".{kept.decode(errors='ignore')}{unique}"
+
+
+def give_name(part: Path, name: Path, *, replace_folder: bool = False) -> None:
+    """The complete file or folder ``part`` becomes ``name``, and the name survives a power cut.
+
+    An older file or an empty folder of that name is replaced, and with ``replace_folder`` a folder with content too.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        if replace_folder and name.is_dir():
+            shutil.rmtree(name)
+        part.replace(name)
+        sync(name.parent)
+    except OSError as error:
+        raise StorageError(f"{name}: cannot be given its name ({error.strerror or error})") from None
 
 
 def sync(path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from wsi_ihc.errors import OutputError, StorageError
-from wsi_ihc.machine.atomic import sync
+from wsi_ihc.errors import OutputError
+from wsi_ihc.machine.atomic import give_name
 from wsi_ihc.output.formats import OutputFormat
 
 
@@ -31,11 +29,5 @@ def name_output(form: OutputFormat, part: Path, output: Path, layers: Iterable[s
         StorageError: the disk refuses.
     """
     names = list(layers)
-    try:
-        for file, name in zip(form.files(part, names), form.files(output, names), strict=True):
-            if name.is_dir():
-                shutil.rmtree(name)
-            os.replace(file, name)
-        sync(output.parent)
-    except OSError as error:
-        raise StorageError(f"{output}: cannot be given its name ({error.strerror})") from None
+    for file, name in zip(form.files(part, names), form.files(output, names), strict=True):
+        give_name(file, name, replace_folder=True)

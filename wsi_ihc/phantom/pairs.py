@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
+from wsi_ihc.machine.atomic import give_name
 from wsi_ihc.measures.her2 import HER2_SCORES
 from wsi_ihc.phantom.field import Field, compress, draw_window, refuse_undrawable
 from wsi_ihc.phantom.looks import Look
@@ -81,11 +82,10 @@ def draw_pairs(
             ):
                 if progress:
                     progress(1)
-        if target.exists():
-            target.rmdir()
-        part.replace(target)
     except OSError as error:
         raise StorageError(f"{target}: writing failed ({error.strerror}); nothing was left behind") from None
+    else:
+        give_name(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from pathlib import Path
 import tifffile
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
+from wsi_ihc.machine.atomic import give_name, new_descriptor
 from wsi_ihc.measures.her2 import Her2
 from wsi_ihc.phantom.field import refuse_undrawable
 from wsi_ihc.phantom.looks import Look
@@ -58,7 +60,8 @@ def draw_phantom(
         try:
             parts = [target.with_name(target.name + ".part") for target in paths]
             for part in parts:
-                part.touch()
+                part.unlink(missing_ok=True)
+                os.close(new_descriptor(part))
                 stack.callback(part.unlink, missing_ok=True)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
@@ -67,10 +70,10 @@ def draw_phantom(
             draw_pyramid(scene, spools, threads, progress)
             for spool, part, stain in zip(spools, parts, ("H&E", "HER2 IHC"), strict=False):
                 _write_tiff(part, spool, stain)
-            for part, target in zip(parts, paths, strict=True):
-                part.replace(target)
         except OSError as error:
             raise StorageError(f"{path}: writing failed ({error.strerror}); nothing was left behind") from None
+        for part, target in zip(parts, paths, strict=True):
+            give_name(part, target)
 
 
 def _write_tiff(path: Path, spool: Spool, stain: str) -> None:

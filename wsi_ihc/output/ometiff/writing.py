@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import tifffile
 
 from wsi_ihc.errors import OutputError, StorageError
-from wsi_ihc.machine.atomic import sync
+from wsi_ihc.machine.atomic import give_name, sync
 from wsi_ihc.output.ometiff.bigtiff import link_levels
 from wsi_ihc.output.ometiff.omexml import ome_xml
 from wsi_ihc.output.ometiff.verification import verify_ome_tiff
@@ -70,11 +69,7 @@ def name_ome_tiff(part: Path, output: Path) -> None:
     Raises:
         StorageError: the disk refuses.
     """
-    try:
-        os.replace(part, output)
-        sync(output.parent)
-    except OSError as error:
-        raise StorageError(f"{output}: cannot be given its name ({error.strerror})") from None
+    give_name(part, output)
 
 
 def _write_levels(pyramid: TilePyramid, path: Path, provenance: Provenance) -> None:
