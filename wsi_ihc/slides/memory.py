@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_ihc.pyramid.geometry import Region, Size
+from wsi_ihc.pyramid.levels import halve
 from wsi_ihc.slides.assembly import assemble
 from wsi_ihc.slides.levels import pyramid
 from wsi_ihc.slides.reader import Contents, was_closed
@@ -21,11 +21,14 @@ class MemorySlide:
     Args:
         pixels: level 0.
         mpp: micrometres per pixel of level 0, or None when unknown.
-        levels: how many levels, each the mean of 2 x 2 pixels of the one before.
+        levels: number of levels; each pixel of a level is the mean of 2 x 2 pixels of the finer one.
         properties: facts about the scan, as a reader of files would give them.
-        notices: what a user should know about them.
+        notices: warnings for the user about the pixels.
         path: the file that the pixels come from, if any.
-        name: of the reader that put them here.
+        name: name of the reader that made the slide.
+
+    Raises:
+        ValueError: ``pixels`` has another shape or type, or no pixel.
     """
 
     def __init__(
@@ -65,5 +68,4 @@ class MemorySlide:
 def _halved(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The mean of 2 x 2 pixels; an odd last row or column is left out."""
     height, width = plane.shape[0] // 2, plane.shape[1] // 2
-    halved = cv2.resize(plane[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    return halved.astype(np.uint8, copy=False)
+    return halve(plane[: 2 * height, : 2 * width])
