@@ -1,4 +1,4 @@
-"""Reading any rectangle from a level that comes in tiles, with the decoded tiles kept for the neighbours."""
+"""Reads any rectangle from a level that is stored in tiles; decoded tiles are kept for the next rectangles."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ Pixels = NDArray[np.uint8]
 
 
 class TileCache:
-    """Decoded tiles, the least recently used dropped first. Thread-safe.
+    """Decoded tiles; the least recently used one is dropped first. Thread-safe.
 
-    Memory bound: ``capacity`` bytes of pixels, and the tile in each caller's hands. Two threads that want the same
-    absent tile at once both decode it; waiting for each other would cost more than that rare second decoding. Not so
-    where a tile is larger than the capacity (a strip as high as the plane): one thread decodes, and the last tile
-    stays, for everything else that is read lies in it too.
+    Memory bound: ``capacity`` bytes of pixels, and one tile for each caller. Two threads that want the same tile at
+    once may both decode it: that is rare, and cheaper than waiting for each other. A tile larger than the capacity (a
+    strip as high as the plane) is decoded by one thread only and stays, because the next reads lie in it too.
 
     Args:
-        capacity: bytes.
-        tile_bytes: of the largest tile.
+        capacity: bytes of decoded pixels to keep; 0 keeps none.
+        tile_bytes: bytes of the largest decoded tile.
     """
 
     def __init__(self, capacity: int, tile_bytes: int = 0) -> None:
@@ -39,7 +38,7 @@ class TileCache:
         self._lock = Lock()
 
     def get(self, key: Hashable, decode: Callable[[], Pixels | None]) -> Pixels | None:
-        """The tile under ``key``, decoded now if it is not held; None is a tile that was never scanned."""
+        """The tile of ``key``; ``decode`` makes it where the cache lacks it. None means: never scanned."""
         if self._one_at_a_time is None:
             return self._get(key, decode)
         with self._one_at_a_time:
@@ -79,10 +78,10 @@ def assemble(
     fetch: Callable[[int, int], Pixels | None],
     memory: PixelMemory | None = None,
 ) -> Pixels:
-    """The pixels of ``region`` from a ``plane`` cut into tiles of size ``tile``; white outside and where none is.
+    """The (height, width, 3) pixels of ``region`` from a ``plane`` that is cut into tiles of size ``tile``.
 
-    ``fetch(row, column)`` gives a tile, at least as large as its part of the plane, or None. The result lies in
-    ``memory`` when there is one.
+    ``fetch(row, column)`` returns a tile, at least as large as its part of the plane, or None where there is no tile.
+    Pixels outside the plane and without a tile are white. With ``memory`` the result is an array from it.
     """
     inside = region.intersection(Region(0, 0, *plane))
     pixels = memory.array((*region.size, 3)) if memory else np.empty((*region.size, 3), np.uint8)
@@ -107,7 +106,7 @@ def _tiles_under(region: Region, tile: Size) -> Iterator[tuple[int, int]]:
 
 
 def padded(region: Region, plane: Size, read: Callable[[Region], Pixels]) -> Pixels:
-    """The pixels of ``region``, where ``read`` is only ever asked for what lies inside the ``plane``; white outside."""
+    """The pixels of ``region``: ``read`` gets the part inside the ``plane``, the rest is white."""
     inside = region.intersection(Region(0, 0, *plane))
     if inside == region and region.area:
         return read(region)
@@ -118,11 +117,11 @@ def padded(region: Region, plane: Size, read: Callable[[Region], Pixels]) -> Pix
 
 
 Fourth = Literal["unknown", "alpha", "premultiplied"]
-"""What a fourth channel is: something the file does not name, opacity, or opacity that the colours hold already."""
+"""Meaning of a fourth channel: not stated by the file, opacity, or opacity that is multiplied into the colours."""
 
 
 def on_white(pixels: NDArray[np.uint8], fourth: Fourth = "alpha") -> Pixels:
-    """(height, width, 3) RGB as it is; with opacity laid on white glass, for it is 0 where nothing was scanned."""
+    """(height, width, 3) RGB unchanged; RGB with opacity on white glass, as opacity is 0 where nothing was scanned."""
     if pixels.shape[2] == 3:
         return pixels
     rgb = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""A slide with those of its levels that show what they should, at the scale that they really have."""
+"""A slide with only its sound levels: those that show the same tissue, at the scale that their pixels prove."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsi_ihc.slides.reader import SlideReader
 
 
 class BelievedLevels:
-    """``slide`` without the levels that have a fault, and with the others cropped to what shows the slide."""
+    """``slide`` without its faulty levels; the other levels are cropped to the part that shows the slide."""
 
     def __init__(self, slide: SlideReader, findings: tuple[Finding, ...]) -> None:
         self._slide = slide
@@ -37,9 +37,9 @@ class BelievedLevels:
 
 
 def believed(slide: SlideReader, again: Callable[[], SlideReader]) -> SlideReader:
-    """``slide`` as it is where its levels are sound; else without those that are not, and with notices.
+    """``slide`` itself where all its levels are sound; else the slide without the faulty ones, and with notices.
 
-    ``again`` opens it once more, for a reader that answers nothing after a failure.
+    ``again`` opens the slide once more, because some readers answer nothing after a failure.
     """
     if len(slide.levels) == 1:
         return slide
@@ -49,16 +49,16 @@ def believed(slide: SlideReader, again: Callable[[], SlideReader]) -> SlideReade
 
 
 def _notices(slide: SlideReader, findings: tuple[Finding, ...]) -> list[str]:
-    told = []
+    notices = []
     for index, (finding, level) in enumerate(zip(findings, slide.levels, strict=True)):
         if finding.fault:
-            told.append(f"level {index} of the file is not used: {finding.fault}")
+            notices.append(f"level {index} of the file is not used: {finding.fault}")
         elif finding.level.downsample != level.downsample:
-            told.append(
+            notices.append(
                 f"level {index} is padded: its scale is 1/{finding.level.downsample:.6g}, "
                 f"not 1/{level.downsample:.6g} as its size says"
             )
         if finding.hole:
             left, top = (round(side * finding.level.downsample) for side in (finding.hole.left, finding.hole.top))
-            told.append(f"pixels are missing near x {left}, y {top} of level 0: level {index} shows something there")
-    return told
+            notices.append(f"pixels are missing near x {left}, y {top} of level 0: level {index} shows something there")
+    return notices

@@ -1,4 +1,4 @@
-"""Whether a slide is brightfield and looks like H&E, judged once by a few pixels from all over it."""
+"""Whether a slide is brightfield and looks like H&E, judged once from sample pixels all over the slide."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from wsi_ihc.slides.notices import Notice
 from wsi_ihc.slides.reader import OWN_VENDOR, SlideReader
 
 LOOK_PX = 1024
-"""Longer side of the level that is looked at, if the slide has one so small."""
+"""The coarsest level whose longer side has at least this many pixels is sampled."""
 WHOLE_PX = 4_000_000
-"""A level of more pixels is only looked at in patches."""
+"""A level with more pixels is sampled in patches."""
 PATCHES, PATCH_PX = 12, 256
-"""Patches along each side, and the side of one."""
+"""Number of patches along each side, and the side of a patch in pixels."""
 ENOUGH_PX = 256
 """Fewer coloured pixels say nothing about a stain."""
 
@@ -50,7 +50,7 @@ def check_brightfield(slide: SlideReader, *, any_stain: bool = False) -> tuple[N
 
 
 def _strong_evidence(pixels: NDArray[np.uint8]) -> str:
-    """What the slide shows instead of H&E; empty when it may be H&E."""
+    """Names the stain or image that the slide shows instead of H&E; empty when it may be H&E."""
     darkest, brightest = pixels.min(axis=1), pixels.max(axis=1)
     if np.mean(brightest < 50) > 0.4 and np.mean(darkest > 140) < 0.05:
         return "a dark background, as in fluorescence or an inverted image"
@@ -64,7 +64,7 @@ def _strong_evidence(pixels: NDArray[np.uint8]) -> str:
 
 
 def _weak_evidence(pixels: NDArray[np.uint8]) -> str:
-    """What speaks against H&E without proving another stain; empty when nothing does."""
+    """A reason to doubt that this is H&E, without proof of another stain; empty when there is none."""
     brown, pink = _brown_and_pink(pixels)
     if brown > 0.05:
         return f"{brown:.0%} of the tissue is brown: this may be an IHC (DAB) slide, H&E is expected"
@@ -89,7 +89,7 @@ def _brown_and_pink(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _look(slide: SlideReader) -> NDArray[np.uint8]:
-    """(n, 3) pixels: a small level whole, or patches of a large one."""
+    """(n, 3) sample pixels: all of a small level, or patches of a large one."""
     level = max(index for index, level in enumerate(slide.levels) if index == 0 or max(level.size) >= LOOK_PX)
     size = slide.levels[level].size
     if size.height * size.width <= WHOLE_PX:
@@ -104,6 +104,6 @@ def _look(slide: SlideReader) -> NDArray[np.uint8]:
 
 
 def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Noise and JPEG blocks averaged out, as pixels in a row."""
+    """(n, 3) pixels, averaged over areas so that noise and JPEG blocks disappear."""
     height, width = (max(1, min(side, LOOK_PX, side // 4 if side > 128 else side)) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""The size that an encoded picture states in its own header: compared before a decoder allocates memory for it."""
+"""The size in the header of an encoded picture. It is checked before a decoder allocates memory for it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import struct
 from wsi_ihc.pyramid.geometry import Size
 
 SLACK = 2
-"""A picture may have this many times the pixels of the tile that it is stored for: some writers pad tiles."""
+"""A picture may have this many times the pixels of its tile: some writers pad tiles."""
 
 
 def check_coded_size(data: bytes, expected: Size) -> None:
-    """Refuse an encoded picture that states far more pixels than are ``expected``.
+    """Refuses an encoded picture whose header states far more pixels than are ``expected``.
 
-    Data of no known picture format pass: their decoders are told how much to give.
+    Data in another format pass: their decoders get the expected size.
 
     Raises:
-        ValueError: saying what the header states.
+        ValueError: the message states both sizes.
     """
     size = coded_size(data)
     if size and size.height * size.width > SLACK * expected.height * expected.width + 65_536:
@@ -26,7 +26,7 @@ def check_coded_size(data: bytes, expected: Size) -> None:
 
 
 def coded_size(data: bytes) -> Size | None:
-    """Height and width that a JPEG, JPEG 2000, JPEG XL, WebP or PNG states; None for other data, or none stated."""
+    """Height and width in the header of a JPEG, JPEG 2000, JPEG XL, WebP or PNG; None for other or damaged data."""
     try:
         if data.startswith(b"\xff\xd8"):
             return _jpeg(data)
@@ -45,12 +45,12 @@ def coded_size(data: bytes) -> Size | None:
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _webp(data)
     except (struct.error, IndexError):
-        return None  # cut off within its header: the decoder says so
+        return None  # truncated within the header: the decoder reports it
     return None
 
 
 def _jpeg(data: bytes) -> Size | None:
-    """The frame header (ITU-T T.81, B.2.2)."""
+    """Size in the frame header (ITU-T T.81, B.2.2); None where there is none before the scan."""
     position = 2
     while position + 9 < len(data):
         if data[position] != 0xFF:
@@ -70,9 +70,9 @@ def _jpeg(data: bytes) -> Size | None:
 
 
 def _jpeg2000(data: bytes) -> Size:
-    """The SIZ marker (ISO 15444-1, A.5.1): extent of the reference grid less the image's offset in it.
+    """Size in the SIZ marker (ISO 15444-1, A.5.1): extent of the reference grid less the offset of the image.
 
-    Every four components beyond four count as another picture: each is decoded.
+    More than four components multiply the height, four at a time, because the decoder allocates all of them.
     """
     width, height, left, top = struct.unpack(">IIII", data[8:24])
     (components,) = struct.unpack(">H", data[40:42])
@@ -80,7 +80,7 @@ def _jpeg2000(data: bytes) -> Size:
 
 
 def _webp(data: bytes) -> Size | None:
-    """RFC 9649: a lossy, a lossless or an extended bitstream."""
+    """Size in a lossy, lossless or extended WebP bitstream (RFC 9649)."""
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", body[6:10])
@@ -97,7 +97,7 @@ _RATIOS = (None, (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jpeg_xl(data: bytes) -> Size:
-    """The size header (ISO 18181-1, D.2), its bits from the lowest of the first byte on."""
+    """Size in the SizeHeader (ISO 18181-1, D.2); bits are read from the lowest of the first byte on."""
     bits, position = int.from_bytes(data, "little"), 0
 
     def take(count: int) -> int:
@@ -115,7 +115,7 @@ def _jpeg_xl(data: bytes) -> Size:
 
 
 def _boxed_jpeg_xl(data: bytes) -> Size | None:
-    """The codestream lies in the box jxlc, or its first part in jxlp, after a number of four bytes."""
+    """Size in a JPEG XL container: the codestream is in the box jxlc, or in jxlp behind an index of four bytes."""
     position = 0
     while position + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[position : position + 8])

@@ -1,4 +1,4 @@
-"""What Aperio's description says of pixel size and objective. Nothing else of it may leave the file."""
+"""Pixel size and objective from Aperio's ImageDescription. Nothing else of it may leave the file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def mpp_of_aperio(description: str) -> tuple[float, float] | None:
 
 
 def objective_of_aperio(description: str) -> str | None:
-    """``AppMag = 20`` of an Aperio ImageDescription."""
+    """``AppMag = 20`` of an Aperio ImageDescription: the magnification, as text."""
     found = re.search(r"\|\s*AppMag\s*=\s*([0-9.]+)", description)
     return found.group(1) if found else None

@@ -1,4 +1,4 @@
-"""DICOM that OpenSlide refuses, through wsidicom: concatenations, transfer syntaxes and headers it does not take."""
+"""DICOM slides that OpenSlide refuses, read with wsidicom: concatenations, other transfer syntaxes and headers."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ class DicomReader:
 
 
 def _contents(series: Series, depths: Sequence[float], settings: SlideSettings) -> Contents:
-    """Planes of focus in files of their own, or all in one file.
+    """The focal planes, which lie in one file each or all in one file, and which of them is read.
 
     Raises:
-        NotForThisReader: a scene or a plane is wanted that is not there.
+        NotForThisReader: the wanted scene or plane does not exist.
     """
     if series.planes > 1:
         return Contents(planes=series.planes, plane=series.plane)
@@ -100,7 +100,7 @@ def _contents(series: Series, depths: Sequence[float], settings: SlideSettings) 
 
 
 def _diagnosis(file: Path) -> str | None:
-    """What a header lacks that every whole-slide image has."""
+    """Why a header is not that of a whole-slide image; None where no reason is found."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -25,14 +25,15 @@ from wsi_ihc.slides.reader import Contents, NotForThisReader, was_closed
 
 
 class DirectDicomReader:
-    """The levels of one DICOM series, read with nothing but the facts that decoding needs.
+    """The levels of one DICOM series; only the header fields that decoding needs are read.
 
-    Memory bound: ``settings.cache_mb`` of decoded frames, the places of frames (16 bytes each) and one frame a thread.
+    Memory bound: ``settings.cache_mb`` of decoded frames, the offsets of all frames (16 bytes each), and one frame per
+    thread.
 
     Raises:
-        UnreadableSlideError: truncated.
-        UnsupportedSlideError: not 8-bit RGB.
-        NotForThisReader: no whole-slide image, or laid out in a way that is not decoded here.
+        UnreadableSlideError: a file is truncated.
+        UnsupportedSlideError: the pixels are not 8-bit RGB.
+        NotForThisReader: no whole-slide image, or a layout that this reader does not decode.
     """
 
     name = "dicom-direct"
@@ -40,7 +41,7 @@ class DirectDicomReader:
     def __init__(self, path: Path, settings: SlideSettings) -> None:
         self.path: Path | None = path
         series = series_of(path, settings.plane)
-        self._instances, told_of_files = _levels(series.files, settings.plane if series.planes == 1 else None)
+        self._instances, file_notices = _levels(series.files, settings.plane if series.planes == 1 else None)
         base = self._instances[0]
         if settings.scene not in (None, 1):
             raise NotForThisReader("a series has one scene")
@@ -52,24 +53,24 @@ class DirectDicomReader:
         self.levels = pyramid([instance.size for instance in self._instances], spacings)
         believed = pixel_size.settle(base.spacing, settings.mpp)
         self.mpp = believed.mpp
-        self.notices: tuple[str, ...] = series.notices + told_of_files + self.contents.notices + believed.notices
-        told = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
-        self.properties: Mapping[str, str] = told | pixel_size.as_properties(base.spacing)
+        self.notices: tuple[str, ...] = series.notices + file_notices + self.contents.notices + believed.notices
+        facts = {"vendor": "dicom"} | ({"objective": base.objective} if base.objective else {})
+        self.properties: Mapping[str, str] = facts | pixel_size.as_properties(base.spacing)
         tile_bytes = max(3 * instance.tile.height * instance.tile.width for instance in self._instances)
         self._cache = TileCache(settings.cache_mb * 1_000_000, tile_bytes)
         self._files = [SharedFile(instance.file) for instance in self._instances]
         self._settle_order()
 
     def _settle_order(self) -> None:
-        """Ask the pixels where the header does not say in which order the frames lie."""
+        """Finds the order of the frames from their pixels where the header does not state it."""
         for level, instance in enumerate(self._instances):
             if instance.places is not None or instance.order != "unstated":
                 continue
             down = goes_down_columns(instance.grid, partial(self._frame, level))
             self._instances[level] = replace(instance, order="columns" if down else "rows")
             if down:
-                told = f"level {level}: the header places no frame; by their borders they go down the columns"
-                self.notices = (*self.notices, told)
+                notice = f"level {level}: the header places no frame; by their borders they go down the columns"
+                self.notices = (*self.notices, notice)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         instance = self._instances[level]
@@ -94,7 +95,7 @@ class DirectDicomReader:
         try:
             content = data if instance.coding == "native" else unwrapped(data)
             return decode(content, instance.coding, instance.tile, instance.photometric, instance.planar)
-        except Exception as error:  # each codec has its own exceptions, and every one means the same here
+        except Exception as error:  # each codec has exceptions of its own; here they all mean damage
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, frame {frame + 1} of {instance.file.name} ({one_line(error)})"
             ) from error
@@ -105,9 +106,13 @@ class DirectDicomReader:
 
 
 def _levels(files: Sequence[Path], plane: int | None) -> tuple[list[Instance], tuple[str, ...]]:
-    """The largest instance and those that show the same field smaller, finest first; and which files are left out.
+    """The levels, finest first: the largest instance and its reduced copies; and a notice for each file left out.
 
-    A damaged file only ends the reading where it is the only one, or where its header shows that it is the largest.
+    A damaged file is left out, unless it is the only one or its header shows that it is the largest.
+
+    Raises:
+        SlideError: the refusal of that damaged file.
+        NotForThisReader: the series has no level.
     """
     instances, refusals = _instances(files, plane)
     found = sorted(instances, key=lambda instance: -instance.size.width)
@@ -124,7 +129,7 @@ def _levels(files: Sequence[Path], plane: int | None) -> tuple[list[Instance], t
 
 
 def _instances(files: Sequence[Path], plane: int | None) -> tuple[list[Instance], dict[Path, SlideError]]:
-    """The levels in ``files``, and why others cannot be read."""
+    """The levels in ``files``, and the error of each file that cannot be read."""
     instances, refusals = [], {}
     for file in files:
         try:

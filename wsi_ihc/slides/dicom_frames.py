@@ -1,4 +1,4 @@
-"""Where the frames of a DICOM file lie, so that each can be read alone, and the pixels of one."""
+"""Frames of a DICOM file: their byte offsets, so that each can be read alone, and the decoding of one frame."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ FRAME_BEGINS = (b"\xff\xd8\xff", b"\xff\x4f\xff")
 """First bytes of a JPEG and of a JPEG 2000 codestream."""
 
 Spans = NDArray[np.int64]
-"""(frames, 2): first byte of each frame in the file, and the byte after its last."""
+"""(frames, 2): offset of each frame's first byte in the file, and of the byte after its last."""
 
 
 def native_spans(stream: BinaryIO, implicit: bool, count: int, frame_bytes: int) -> Spans:
-    """Frames without compression, one after the other. The stream stands at the pixel data element.
+    """Spans of uncompressed frames, which follow each other. The stream stands at the pixel data element.
 
     Raises:
         ValueError: the file ends before the last frame.
@@ -53,10 +53,10 @@ def native_spans(stream: BinaryIO, implicit: bool, count: int, frame_bytes: int)
 
 
 def encapsulated_spans(stream: BinaryIO, count: int, extended: bytes) -> Spans:
-    """Frames in items (PS3.5, annex A.4), their headers included. The stream stands at the pixel data element.
+    """Spans of frames in items (PS3.5, annex A.4), item headers included. The stream stands at the pixel data element.
 
-    The places come from the ``extended`` offset table, or else the basic one; where both are absent or cannot be true,
-    the items are followed from one to the next.
+    The offsets come from the ``extended`` offset table, or else from the basic one. Where both are absent or cannot be
+    true, the items are followed from one to the next.
 
     Raises:
         ValueError: the file ends early, or the items are not those of ``count`` frames.
@@ -75,7 +75,11 @@ def encapsulated_spans(stream: BinaryIO, count: int, extended: bytes) -> Spans:
 
 
 def _are_true(stream: BinaryIO, offsets: NDArray[np.int64], first: int, count: int) -> bool:
-    """Whether a table can be believed: 32 bits overflow in large files, and some writers count from elsewhere."""
+    """Whether an offset table can be true: 32 bits overflow in large files, and some writers count from elsewhere.
+
+    Raises:
+        ValueError: the file ends before the last frame.
+    """
     if offsets.size == 0 or offsets.size != count or offsets[0] != 0 or (offsets[1:] <= offsets[:-1]).any():
         return False
     last = first + int(offsets[-1])
@@ -86,7 +90,11 @@ def _are_true(stream: BinaryIO, offsets: NDArray[np.int64], first: int, count: i
 
 
 def _items(stream: BinaryIO, position: int) -> Spans:
-    """The items from ``position`` to the delimiter, of which at least one must be there."""
+    """Spans of the items from ``position`` to the delimiter.
+
+    Raises:
+        ValueError: truncated, damaged, or no item at all.
+    """
     size, found = _size(stream), []
     while position < size:
         stream.seek(position)
@@ -103,7 +111,11 @@ def _items(stream: BinaryIO, position: int) -> Spans:
 
 
 def _grouped(stream: BinaryIO, items: Spans, count: int) -> Spans:
-    """One item a frame; else all are one frame's, or a frame begins where its codestream does."""
+    """Spans of ``count`` frames: one item each, or a single frame of all items, or one from each codestream's start.
+
+    Raises:
+        ValueError: the items do not make ``count`` frames.
+    """
     if len(items) == count:
         return items
     begins = [0]
@@ -147,7 +159,11 @@ def unwrapped(span: bytes) -> bytes:
 
 
 def decode(data: bytes, coding: Coding, size: Size, photometric: str, planar: bool) -> Pixels:
-    """The (height, width, 3) RGB pixels of a frame of ``size``; whatever a codec or NumPy raises means damage."""
+    """The (height, width, 3) RGB pixels of a frame of ``size``.
+
+    Raises:
+        Exception: the data are damaged; each codec has exceptions of its own.
+    """
     if coding in ("jpeg", "jpeg2000"):
         check_coded_size(data, size)
     match coding:
@@ -172,16 +188,16 @@ def decode(data: bytes, coding: Coding, size: Size, photometric: str, planar: bo
 
 
 def _check_end(data: bytes) -> None:
-    """JPEG and JPEG 2000 end with the same mark; their decoders fill what is missing before it with grey."""
+    """Refuses JPEG and JPEG 2000 data without their end marker: decoders fill the missing part with grey."""
     if b"\xff\xd9" not in data.rstrip(b"\0\xff")[-16:]:
         raise ValueError("its data stop before their end")
 
 
 def _is_bare(data: bytes) -> bool:
-    """Whether the header of DICOM alone can say that a JPEG holds RGB.
+    """Whether a JPEG says nothing about its colour space, so that only the DICOM header can say that it holds RGB.
 
-    JFIF and Adobe marks in the data, and colours stored coarser than brightness, say more than a label that writers
-    copy from the image they compressed. Without them libjpeg would assume YCbCr.
+    A JFIF or Adobe marker, or chroma subsampling, is better evidence than the header, which writers copy from the
+    uncompressed image. Without such evidence libjpeg would assume YCbCr.
     """
     position = 2
     while position + 12 < len(data):
@@ -195,7 +211,7 @@ def _is_bare(data: bytes) -> bool:
 
 
 def _from_ybr(pixels: NDArray[np.uint8], photometric: str) -> Pixels:
-    """RGB of samples that are YCbCr of full range (PS3.3, C.7.6.3.1.2), which is JPEG's."""
+    """RGB from samples in full-range YCbCr (PS3.3, C.7.6.3.1.2), the one that JPEG uses; RGB samples unchanged."""
     if photometric not in ("YBR_FULL", "YBR_FULL_422"):
         return pixels
     return cv2.cvtColor(np.ascontiguousarray(pixels[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""What the header of a DICOM whole-slide file says about one level, checked and without the patient."""
+"""One level from the header of a DICOM whole-slide file: checked, and without facts about the patient."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from wsi_ihc.slides.reader import NotForThisReader, middle
 
 PHOTOMETRIC = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 LARGEST_FRAME = 128_000_000
-"""Pixels of a frame, which is decoded whole."""
+"""Most pixels of a frame: it is decoded whole."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One file of a series: a level in frames that are its tiles."""
+    """One file of a series: a level, whose frames are its tiles."""
 
     file: Path
     size: Size
     tile: Size
     spans: Spans
     places: Mapping[tuple[int, int], int] | None
-    """Frame of each row and column of tiles; None when all are there, one after the other."""
+    """Index of the frame at each row and column of tiles; None when every tile has a frame, in ``order``."""
     order: Literal["rows", "columns", "unstated"]
-    """How frames without places follow each other."""
+    """Direction in which frames without places follow each other."""
     coding: Coding
     photometric: str
     planar: bool
@@ -42,9 +42,9 @@ class Instance:
     """Stated um/px in x and y."""
     objective: str | None
     planes: int = 1
-    """Planes of focus in the file."""
+    """Number of focal planes in the file."""
     plane: int = 1
-    """Which of them is read, from 1."""
+    """Number of the focal plane that is read, from 1."""
 
     @property
     def grid(self) -> Size:
@@ -52,7 +52,7 @@ class Instance:
         return Size(-(-self.size.height // self.tile.height), -(-self.size.width // self.tile.width))
 
     def frame(self, row: int, column: int) -> int | None:
-        """Index of the frame at a place among the tiles, None when it was never scanned."""
+        """Index of the frame at a row and column of tiles; None where nothing was scanned."""
         if self.places is not None:
             return self.places.get((row, column))
         tile = column * self.grid.height + row if self.order == "columns" else row * self.grid.width + column
@@ -62,14 +62,14 @@ class Instance:
 def read_instance(file: Path, plane: int | None = None) -> Instance | None:
     """The level in ``file``; None for a label, an overview or a thumbnail.
 
-    ``plane`` chooses among its planes of focus, from 1; by default the middle one.
+    ``plane`` chooses one of its focal planes, from 1; None takes the middle one.
 
-    Memory bound: the header, and 16 bytes a frame.
+    Memory bound: the header, and 16 bytes per frame.
 
     Raises:
-        NotForThisReader: no whole-slide image, or laid out in a way that is not decoded here.
-        UnreadableSlideError: truncated.
-        UnsupportedSlideError: not 8-bit RGB.
+        NotForThisReader: no whole-slide image, or a layout that is not decoded here.
+        UnreadableSlideError: the file is truncated.
+        UnsupportedSlideError: the pixels are not 8-bit RGB, or the file has no such focal plane.
     """
     try:
         with warnings.catch_warnings(), file.open("rb") as stream:
@@ -96,7 +96,7 @@ def stated_width(file: Path) -> int:
 
 
 def _is_volume(header: Dataset) -> bool:
-    """Whether this is the tissue. A file that does not say is taken for it, unless it shows the label."""
+    """Whether the file shows the tissue: its ImageType says so, or it has none and does not show the label."""
     role = header.get("ImageType")
     return "VOLUME" in role if role else header.get("SpecimenLabelInImage") != "YES"
 
@@ -165,7 +165,7 @@ def _obstacle(header: Dataset, syntax: str, tile: Size) -> str | None:
 
 
 def _depths(header: Dataset, whole_planes: int) -> list[float | None]:
-    """The planes of focus, from the nearest to the glass: their depth where frames state theirs, else None for each."""
+    """Depths of the focal planes in um, the nearest to the glass first; None for each where frames state no depth."""
     if header.get("DimensionOrganizationType") != "TILED_FULL":
         stated = {_depth(group) for group in header.get("PerFrameFunctionalGroupsSequence", ())} - {None}
         return sorted(stated, key=lambda depth: depth or 0.0) or [None]
@@ -175,7 +175,9 @@ def _depths(header: Dataset, whole_planes: int) -> list[float | None]:
 def _places(
     header: Dataset, size: Size, tile: Size, count: int, depth: float | None
 ) -> Mapping[tuple[int, int], int] | None:
-    """Where the frames of the plane at ``depth`` belong. The first optical path counts, others come after it.
+    """Frame by row and column of tiles, for the focal plane at ``depth``; None where frames fill the grid in order.
+
+    Only the first optical path is used.
 
     Raises:
         NotForThisReader: the frames do not fill a grid of tiles.
@@ -197,7 +199,7 @@ def _places(
 
 
 def _depth(group: Dataset) -> float | None:
-    """Distance of a frame's plane from the glass, um."""
+    """Distance of a frame's focal plane from the glass, um; None where it is not stated."""
     for place in group.get("PlanePositionSlideSequence", ()):
         depth = place.get("ZOffsetInSlideCoordinateSystem")
         return None if depth is None else float(depth)
@@ -205,7 +207,7 @@ def _depth(group: Dataset) -> float | None:
 
 
 def _position(group: Dataset) -> tuple[int, int] | None:
-    """Top and left of a frame in the plane; DICOM counts pixels from 1."""
+    """Top and left of a frame in the level, counted from 0 (DICOM counts from 1); None where not stated."""
     for place in group.get("PlanePositionSlideSequence", ()):
         return (
             int(place.RowPositionInTotalImagePixelMatrix) - 1,
@@ -215,7 +217,10 @@ def _position(group: Dataset) -> tuple[int, int] | None:
 
 
 def stated_spacing(header: Dataset) -> tuple[float, float] | None:
-    """Millimetres between rows, then columns, as um/px in x, y. The imaged volume's size is too often made up."""
+    """PixelSpacing (mm between rows, then between columns) as um/px in x, y; None where it is not stated.
+
+    ImagedVolumeWidth and -Height are not used: too many writers invent them.
+    """
     shared = header.get("SharedFunctionalGroupsSequence") or header.get("PerFrameFunctionalGroupsSequence") or ()
     for measures in (measure for group in shared[:1] for measure in group.get("PixelMeasuresSequence", ())):
         if spacing := measures.get("PixelSpacing"):

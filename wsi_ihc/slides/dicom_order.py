@@ -1,4 +1,4 @@
-"""In which order frames lie that no header places: along the rows, as the standard has it, or down the columns."""
+"""Order of DICOM frames whose header states no positions: along the rows, as in the standard, or down the columns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.assembly import Pixels
 
 PAIRS = 64
-"""Neighbouring frames that are looked at, from all over the slide."""
+"""Pairs of consecutive frames that are compared, spread over the slide."""
 CLEARLY = 0.5
-"""The borders must differ this much less down the columns before the standard's order is given up."""
+"""Columns are believed where the borders differ by less than this share of their difference along the rows."""
 
 
 def goes_down_columns(grid: Size, fetch: Callable[[int], Pixels]) -> bool:
-    """Whether frame i + 1 continues frame i below it rather than at its right, by the pixels along both borders.
+    """Whether frame i + 1 lies below frame i and not to its right, judged by the pixels along both borders.
 
-    ``grid`` is the number of tiles in height and width, ``fetch`` decodes a frame; a damaged one says nothing here.
+    ``grid`` is the number of tiles in height and width; ``fetch`` decodes a frame, and damaged frames are skipped.
     Memory bound: two frames.
     """
     if 1 in grid:

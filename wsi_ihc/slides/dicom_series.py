@@ -1,4 +1,4 @@
-"""Which files of a folder make one DICOM slide."""
+"""The files of a folder that make one DICOM slide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TAGS = [
 
 
 _Plane = tuple[float, str]
-"""Depth of focus in um, and the optical path."""
+"""Depth of the focal plane in um, and the optical path."""
 
 
 @dataclass(frozen=True)
@@ -40,40 +40,41 @@ class Series:
     """The files of one slide."""
 
     files: tuple[Path, ...]
-    """In the order of their names. Of several files that hold the same level, one."""
+    """Sorted by name; one file for each level."""
     repeated: tuple[Path, ...] = ()
-    """Files of the series that hold a level once more, and are left out."""
+    """Files of the series that are left out, because another file holds the same level."""
     damaged: tuple[Path, ...] = ()
-    """DICOM files of the folder whose header cannot be read: they may belong to the slide, and are left out."""
+    """DICOM files of the folder that are left out, because their headers cannot be read."""
     spacings: Mapping[Size, float] = field(default_factory=dict)
     """Stated um/px in x of the levels, by their size."""
     planes: int = 1
-    """Planes of focus that lie in files of their own."""
+    """Number of focal planes, where each lies in files of its own."""
     plane: int = 1
-    """Which of them is in ``files``, from 1."""
+    """Number of the focal plane in ``files``, from 1."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a user should know about the files that are left out."""
-        told = []
+        """One line for each kind of file that is left out."""
+        notices = []
         if self.damaged:
-            told.append(f"left out, for their headers cannot be read: {_listed(self.damaged)}")
+            notices.append(f"left out, for their headers cannot be read: {_listed(self.damaged)}")
         if self.repeated:
-            told.append(f"left out, for they repeat a level (name a file to read that one): {_listed(self.repeated)}")
-        return tuple(told)
+            repeated = _listed(self.repeated)
+            notices.append(f"left out, for they repeat a level (name a file to read that one): {repeated}")
+        return tuple(notices)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """What the header of a file says about its place in a series."""
+    """A file's place in its series, from its header."""
 
     file: Path
     series: str
     size: Size | None
-    """Of its level; None for a label, an overview or a thumbnail."""
+    """Size of the level; None for a label, an overview or a thumbnail."""
     plane: _Plane
     part_of: str
-    """The level that it is a part of: the concatenation, or the file itself."""
+    """The concatenation that the file is a part of, else the file itself."""
     spacing: float | None
     """Stated um/px in x."""
 
@@ -81,10 +82,10 @@ class _Member:
 def series_of(path: Path, plane: int | None = None) -> Series:
     """The files of the slide that ``path`` belongs to, or of the one slide in the folder ``path``.
 
-    A file that is named is always one of them: where the series has several files of one size (focal planes, optical
-    paths, repeated scans), it stands for its level. Files whose header cannot be read, and files that are no
-    whole-slide image (annotations, a DICOMDIR), belong to no slide. ``plane`` chooses among planes of focus that lie in
-    files of their own, from 1; by default that of the named file, or the middle one.
+    A named file is always among them: where the series has several files of one size (focal planes, optical paths,
+    repeated scans), the named one is taken. Files with an unreadable header, and files that are no whole-slide image
+    (annotations, a DICOMDIR), belong to no slide. ``plane`` chooses among focal planes that lie in files of their own,
+    from 1; None takes that of the named file, or else the middle one.
 
     Raises:
         UnreadableSlideError: the folder cannot be listed.
@@ -145,7 +146,7 @@ def _only_series(path: Path, members: Sequence[_Member], files: Sequence[Path]) 
 def _one_of_each_size(
     members: Sequence[_Member], own: _Member | None, plane: _Plane | None
 ) -> tuple[list[_Member], list[_Member]]:
-    """The members that make one pyramid, of ``plane`` where there are several, and those that repeat a level of it."""
+    """The members that make one pyramid (of ``plane``, where there are several), and those that repeat a level."""
     levels = [member for member in members if member.size]
     preferred = sorted(levels, key=lambda member: (member is not own, member.plane != plane, member.file))
     parts = {member.size: member.part_of for member in reversed(preferred)}
@@ -154,7 +155,7 @@ def _one_of_each_size(
 
 
 def _planes(members: Iterable[_Member], own: _Member | None) -> list[_Plane]:
-    """The planes of focus of one optical path (that of ``own``, or the first), by their depth."""
+    """The focal planes of one optical path (that of ``own``, or the first), sorted by depth."""
     found = {member.plane for member in members if member.size}
     path = own.plane[1] if own and own.size else min((plane[1] for plane in found), default="")
     return sorted(plane for plane in found if plane[1] == path)
@@ -174,7 +175,7 @@ def _listed(files: Sequence[Path]) -> str:
 
 
 def _member(file: Path) -> _Member | str:
-    """A file of a whole-slide series; "damaged", or "other" for DICOM that is no whole-slide image."""
+    """The file as a member of a series; "damaged", or "other" for DICOM that is no whole-slide image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's, about formalities of the header
@@ -203,7 +204,7 @@ def _from_header(file: Path, header: Dataset) -> _Member:
 
 
 def _focus_um(header: Dataset) -> float:
-    """Depth of the plane where the header states one for the whole file, in um; 0 where it does not."""
+    """Depth of the focal plane in um, where the header states one for the whole file; else 0."""
     groups = header.get("SharedFunctionalGroupsSequence") or ()
     places = [place for group in groups for place in group.get("PlanePositionSlideSequence") or ()]
     for place in (*places, *(header.get("TotalPixelMatrixOriginSequence") or ())):

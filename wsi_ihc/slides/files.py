@@ -12,12 +12,12 @@ from wsi_ihc.slides.identify import is_dicom
 
 _SAMPLE_BYTES = 1 << 16
 _INDEX_BYTES = 1 << 20
-"""Of a VMS or VMU file, which is a text of a few lines."""
+"""Bytes that are read of a VMS or VMU file, which is a text of a few lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What the file system says of a file: a file that is written to, or replaced, has another state."""
+    """Facts about a file from the file system. They change when the file is written to or replaced."""
 
     name: str
     size: int
@@ -29,9 +29,9 @@ class FileState:
 def slide_files(path: Path) -> tuple[Path, ...]:
     """Every file that makes the slide ``path``: the named one first, then the others by name.
 
-    A MIRAX slide is its index file and the files in the folder of the same name; a Hamamatsu VMS or VMU slide is the
-    index and the pictures that it lists; a DICOM slide is the files of its series, given as a folder or as one of
-    them. A file that is listed and missing is not among them. A folder that is no single slide is all that lies in it.
+    A MIRAX slide is its index file and the files in the folder of the same name. A Hamamatsu VMS or VMU slide is its
+    index and the pictures that the index lists. A DICOM slide, given as a folder or as one of its files, is all files
+    of its series. A folder that is not one slide gives every file in it. Missing files are left out.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -69,7 +69,7 @@ def source_digest(path: Path) -> str:
 
 
 def file_states(path: Path) -> tuple[FileState, ...]:
-    """The state of every file of the slide: equal before and after, nobody has written to it in between.
+    """The state of every file of the slide. Two equal results mean that no file changed in between.
 
     Raises:
         OSError: a file is missing.
@@ -90,7 +90,7 @@ def _dicom(path: Path) -> tuple[Path, ...]:
 
 
 def _listed(index: Path) -> set[Path]:
-    """The pictures that a VMS or VMU index names, as far as they are there; none from another folder."""
+    """The pictures that a VMS or VMU index names and that exist in the folder of the index."""
     with index.open("rb") as stream:
         text = stream.read(_INDEX_BYTES).decode("utf-8", "replace")
     names = re.findall(r"^(?:ImageFile|MapFile|OptimisationFile|MacroImage)[^=\n]*=([^\r\n]+)", text, re.MULTILINE)

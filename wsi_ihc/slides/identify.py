@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: names lie."""
+"""The format of a file by its first bytes: names lie."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ UNSUPPORTED = {
     ".bkf": "BIOKF",
     ".tmap": "Unic TMAP",
 }
-"""Suffixes of slide formats that no reader here takes, and their names."""
+"""Suffixes and names of slide formats that no reader here can open."""
 EXPORT = "export it as a pyramidal TIFF, OME-TIFF or DICOM"
 PRINTABLE = frozenset(string.printable.encode())
 
 
 def identify(path: Path) -> Kind:
-    """The family of the file or folder; ``other`` is left to OpenSlide, whose formats of many files begin anyhow.
+    """The kind of the file or folder; ``other`` is left to OpenSlide, whose formats of several files have no one mark.
 
     Raises:
-        UnreadableSlideError: missing, empty, not permitted, or plainly something else.
-        UnsupportedSlideError: a slide of a format that nothing here reads.
+        UnreadableSlideError: missing, empty, not permitted, or clearly not a slide.
+        UnsupportedSlideError: a slide in a format that no reader here can open.
     """
     try:
         if path.is_dir():
@@ -69,7 +69,7 @@ def identify(path: Path) -> Kind:
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether the file has DICOM's mark after its preamble of 128 bytes."""
+    """Whether the file has the DICOM prefix after its preamble of 128 bytes."""
     try:
         with file.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
@@ -78,12 +78,12 @@ def is_dicom(file: Path) -> bool:
 
 
 def is_unsupported(path: Path) -> str | None:
-    """The name of the format that ``path``, by its suffix, has, where it is one of slides that nothing here reads."""
+    """The name of the format by the suffix of ``path``, where no reader here can open that format; else None."""
     return UNSUPPORTED.get(path.suffix.lower())
 
 
 def _no_slide(head: bytes) -> str | None:
-    """What is often found under a slide's name, and what to do about it."""
+    """What the file is instead of a slide, and what to do about it; None where it may be a slide."""
     text = head.lstrip().lower()
     if not head:
         return "empty; copy or download it again"

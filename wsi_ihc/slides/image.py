@@ -19,19 +19,19 @@ from wsi_ihc.slides.reader import only_one
 FORMATS = ("PNG", "JPEG", "JPEG2000", "BMP", "WEBP")
 COLOUR_MODES = ("RGB", "RGBA", "P")
 MOST_PX = 150_000_000
-"""Pixels. Beyond, a picture and its copy would take more than 1 GB."""
+"""Most pixels of a picture: a larger one and its copy would take more than 1 GB."""
 HEADER_BYTES = 1 << 16
 BAND_PX = 512
 
 
 def open_image(path: Path, settings: SlideSettings) -> MemorySlide:
-    """A picture decoded whole into memory; such files know nothing of micrometres.
+    """A picture, decoded whole into memory. Such files state no pixel size.
 
-    Memory bound: at most 8 bytes a pixel while it is decoded, then 3, of at most ``MOST_PX`` pixels.
+    Memory bound: at most 8 bytes per pixel during decoding, then 3, for at most ``MOST_PX`` pixels.
 
     Raises:
-        UnreadableSlideError: damaged or truncated.
-        UnsupportedSlideError: too large to be decoded whole, or not RGB.
+        UnreadableSlideError: the picture is damaged or truncated.
+        UnsupportedSlideError: the picture is too large to be decoded whole, or not RGB.
     """
     only_one(settings)
     believed = pixel_size.settle(None, settings.mpp)
@@ -76,7 +76,7 @@ def _too_large(path: Path) -> UnsupportedSlideError:
 
 
 def _on_white(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB, laid on white glass where the picture is transparent; in bands, for a whole copy would be large."""
+    """(height, width, 3) RGB; transparent pixels become white. Done in bands, because a whole copy would be large."""
     if image.mode == "RGB":
         return np.array(image)
     pixels = np.empty((image.height, image.width, 3), np.uint8)

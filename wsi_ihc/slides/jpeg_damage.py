@@ -1,4 +1,4 @@
-"""Is a JPEG whole? Its decoder goes on after damage, and gives wrong pixels without a word."""
+"""Finds damaged JPEG data: decoders go on after damage and return wrong pixels without an error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ _BYTES_LEFT = "extraneous bytes"
 
 
 def check_jpeg(data: bytes, tables: bytes | None = None, others: Iterable[bytes] = ()) -> None:
-    """Refuse a JPEG whose compressed data make too few pixels, or more than there are.
+    """Refuses a JPEG whose compressed data hold too few pixels or too many.
 
-    ``tables`` are those that a TIFF stores once for all tiles. Bytes left over before the end mark are damage only
-    where none of ``others``, tiles of the same writer, has them too. The code words are read, and pixels made at an
-    eighth of the size, for a third of the time of decoding. It finds about half of the tiles that some flipped bits
-    changed by more than 16 grey levels: the others are JPEGs that nobody can tell from sound ones.
+    ``tables`` are the quantisation and Huffman tables that a TIFF stores once for all tiles. Bytes left over before the
+    end marker count as damage only where none of ``others``, tiles of the same writer, has such bytes.
+
+    The check decodes at an eighth of the size, in a third of the time of full decoding. It finds about half of the
+    tiles in which flipped bits changed pixels by more than 16 grey levels; the other half are valid JPEGs.
 
     Raises:
         ValueError: the data are damaged.
@@ -29,7 +30,7 @@ def check_jpeg(data: bytes, tables: bytes | None = None, others: Iterable[bytes]
 
 
 def _fault(data: bytes, tables: bytes | None) -> str | None:
-    """What libjpeg warns of; None for a sound JPEG, and for a kind that it does not know."""
+    """The warning of libjpeg about damaged data; None for a sound JPEG, and for a kind that libjpeg does not know."""
     try:
         whole = tables[:-2] + data[2:] if tables else data
         simplejpeg.decode_jpeg(whole, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True)

@@ -1,4 +1,4 @@
-"""The planes of focus of a Hamamatsu NDPI, by its own tags."""
+"""The focal planes of a Hamamatsu NDPI, from its private tags."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tifffile import TiffFile
 from wsi_ihc.slides.identify import identify
 from wsi_ihc.slides.tiff_chain import main_chain
 
-MAGNIFICATION, Z_OFFSET = 65421, 65424
-"""Tags: the lens of an image (negative for a macro or a map), and its distance from the nominal plane, in nm."""
+Z_OFFSET = 65424
+"""Tag: distance of an image from the nominal focal plane, nm."""
 
 
 def ndpi_focal_offsets(path: Path) -> tuple[int, ...]:
-    """Offsets of the planes at full size, ascending, in nm; empty for a file that is no NDPI."""
+    """Offsets of the focal planes at full size in nm, ascending; empty for a file that is no NDPI."""
     if path.is_dir() or identify(path) != "tiff":
         return ()
     try:
@@ -28,5 +28,5 @@ def ndpi_focal_offsets(path: Path) -> tuple[int, ...]:
                 widest = max((page.imagewidth for page in pages), default=0)
                 found = {int(page.tags.valueof(Z_OFFSET, 0)) for page in pages if page.imagewidth == widest}
                 return tuple(sorted(found))
-    except Exception:  # a damaged tag raises anything; OpenSlide says what is wrong with the file
+    except Exception:  # a damaged tag can raise any exception; OpenSlide reports the fault of the file
         return ()

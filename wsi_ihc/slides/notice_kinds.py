@@ -1,11 +1,11 @@
-"""The kind of each notice of a slide reader, for programs; readers state their notices in words."""
+"""The code and level of each notice of a slide reader, for programs; readers give their notices as text."""
 
 from __future__ import annotations
 
 from wsi_ihc.slides.notices import Notice, NoticeLevel
 from wsi_ihc.slides.reader import SlideReader
 
-# The first phrase that a notice holds decides.
+# The first phrase that occurs in a notice decides its code.
 _CODES = (
     ("pixel size", "pixel-size"),
     ("pixels of", "pixel-size"),
@@ -18,11 +18,11 @@ _CODES = (
     ("scene", "scene"),
 )
 _NOT_A_DOUBT = "as given, the file says nothing"
-"""A pixel size that only the user can know is no contradiction."""
+"""End of a notice that is only a note: the user's pixel size contradicts nothing in the file."""
 
 
 def slide_notices(slide: SlideReader) -> tuple[Notice, ...]:
-    """The notices of ``slide`` in its order, each once. A kind that is not known has the code ``slide``."""
+    """The notices of ``slide`` in their order, each once; a notice of no known kind has the code ``slide``."""
     return tuple(dict.fromkeys(Notice(_code(text), text, _level(text)) for text in slide.notices))
 
 

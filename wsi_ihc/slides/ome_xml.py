@@ -1,4 +1,4 @@
-"""What OME-XML says of the images in a TIFF: their sizes, pixel sizes, planes and where each plane lies."""
+"""The images of a TIFF from its OME-XML: their sizes, pixel sizes, focal planes and the directory of each plane."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.slides.pixel_size import from_text
 
 LONGEST = 16_000_000
-"""Characters. That of a slide has some thousand, with every plane of a focal stack some hundred thousand."""
+"""Most characters of a document: a slide's has some thousand, with every plane of a focal stack some 100,000."""
 MOST_PLANES = 200
 MOST_STEPS = 5_000
-"""Planes of one image that are looked at, of all channels and times."""
+"""Most planes of one image that are read, over all channels and times."""
 ASSOCIATED = ("label", "macro", "overview", "thumbnail", "slide preview")
-"""Names of images that are no slide."""
+"""Beginnings of the names of images that are not the slide."""
 OWN_NAMESPACE = "wsi-ihc.org/provenance/"
-"""Of the annotation with which every output says what it was made from."""
+"""Beginning of the namespace of the annotation that holds the provenance of every output."""
 _KEPT = ("UUID", "TiffData", "Channel", "Pixels")
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
 
@@ -30,33 +30,33 @@ class OmeImage:
     name: str
     size: Size
     mpp: tuple[float, float] | None
-    """Um/px in x and y."""
+    """um/px in x and y."""
     depth: int
-    """Planes of focus: SizeZ."""
+    """Number of focal planes: SizeZ."""
     ifds: Mapping[int, int]
-    """The directory of the main chain that holds each plane of focus, counted from 0, of the first channel and time."""
+    """Directory of the main chain by focal plane, both counted from 0, for the first channel and time."""
 
     @property
     def is_slide(self) -> bool:
-        """Whether it is no label, macro or thumbnail by its name."""
+        """Whether the name is not that of a label, macro or thumbnail."""
         return not self.name.strip().lower().startswith(ASSOCIATED)
 
 
 @dataclass(frozen=True)
 class OmeXml:
-    """What is kept of a document: nothing else of it may leave the file."""
+    """The facts that are kept of a document. Nothing else of it may leave the file."""
 
     images: tuple[OmeImage, ...]
     objective: str | None
     """NominalMagnification of the first Objective."""
     is_own: bool = False
-    """Whether wsi-ihc wrote it, about a virtual stain."""
+    """Whether wsi-ihc wrote the document: the image is a virtual stain."""
 
 
 def parse_ome(xml: str, file_name: str = "") -> OmeXml | None:
-    """The facts in ``xml``, which lies in the file ``file_name``; None where it is no XML, or longer than ``LONGEST``.
+    """The facts in ``xml`` from the file ``file_name``; None where it is no XML, or longer than ``LONGEST``.
 
-    Memory bound: the images; other elements are dropped as they come.
+    Memory bound: the Image elements; all others are dropped as they are parsed.
     """
     if len(xml) > LONGEST:
         return None
@@ -97,7 +97,7 @@ def _mpp(pixels: ElementTree.Element) -> tuple[float, float] | None:
 
 
 def _ifds(pixels: ElementTree.Element, own_uuid: str | None, file_name: str) -> dict[int, int]:
-    """Directories of the planes at the first channel and time. Planes in another file are not among them."""
+    """Directory by focal plane for the first channel and time, without planes that lie in another file."""
     found: dict[int, int] = {}
     steps = 0
     for data in (child for child in pixels if _tag(child) == "TiffData"):
@@ -115,7 +115,7 @@ def _ifds(pixels: ElementTree.Element, own_uuid: str | None, file_name: str) -> 
 
 
 def _places(pixels: ElementTree.Element, data: ElementTree.Element, count: int) -> Iterator[dict[str, int]]:
-    """Channel, plane of focus and time of ``count`` planes that follow each other, from the one that ``data`` names."""
+    """Indices C, Z and T of ``count`` consecutive planes, from the first one that ``data`` names."""
     samples = max((_count(child, "SamplesPerPixel", 1) for child in pixels if _tag(child) == "Channel"), default=1)
     channels = _count(pixels, "SizeC", 1) // max(1, samples)
     sizes = {"Z": _count(pixels, "SizeZ", 1), "T": _count(pixels, "SizeT", 1), "C": channels}
@@ -129,7 +129,7 @@ def _places(pixels: ElementTree.Element, data: ElementTree.Element, count: int) 
 
 
 def _is_here(data: ElementTree.Element, own_uuid: str | None, file_name: str) -> bool:
-    """Whether the planes lie in this file; a renamed file is known by its UUID."""
+    """Whether the planes lie in this file; the UUID identifies a file that was renamed."""
     for uuid in (child for child in data if _tag(child) == "UUID"):
         if uuid.text and own_uuid:
             return uuid.text.strip() == own_uuid
@@ -142,6 +142,6 @@ def _tag(element: ElementTree.Element) -> str:
 
 
 def _count(element: ElementTree.Element, name: str, default: int) -> int:
-    """A whole number that is not negative; ``default`` for anything else."""
+    """The attribute ``name`` as a whole number of at least 0; ``default`` for any other text."""
     text = element.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default

@@ -1,4 +1,4 @@
-"""Choosing the reader by the file's content, and falling back where the first choice cannot."""
+"""Opens a slide: the content of the file chooses the reader, and another one takes over where the first cannot."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Name = Literal["tiff", "openslide", "tiffslide", "dicom", "dicom-direct", "image
 
 DEFAULTS = SlideSettings()
 DIRECT_VENDORS = (None, "aperio", "generic-tiff")
-"""OpenSlide's vendors (None: unknown to it) whose TIFFs are decoded directly; the others crop, overlap or scatter."""
+"""OpenSlide's vendors (None: unknown to it) whose TIFFs are decoded directly; others crop, overlap or scatter tiles."""
 
 
 def open_slide(path: str | Path, settings: SlideSettings = DEFAULTS) -> SlideReader:
-    """Open a whole-slide image, or a plain picture, for reading.
+    """Opens a whole-slide image, or a plain picture, for reading.
 
-    ``settings.reader`` "auto" takes the fastest reader that understands the content, whatever the file's name says.
-    A fallback is told in the slide's ``notices``.
+    ``settings.reader`` "auto" takes the fastest reader that understands the content; the file name does not matter.
+    Where another reader takes over, the ``notices`` of the slide say so.
 
     Raises:
         UnreadableSlideError: missing, truncated, damaged, or no image.
-        UnsupportedSlideError: sound, but not 8-bit RGB, or of a layout that no reader takes.
+        UnsupportedSlideError: sound, but not 8-bit RGB, or in a layout that no reader understands.
     """
     path = Path(path)
     kind = identify(path)
@@ -51,7 +51,7 @@ def open_slide(path: str | Path, settings: SlideSettings = DEFAULTS) -> SlideRea
 
 
 def _readers(path: Path, kind: Kind) -> tuple[Name, ...]:
-    """The readers to try, the fastest that gives right pixels first."""
+    """The readers to try, in order: all return correct pixels, the fastest comes first."""
     match kind:
         case "image":
             return ("image",)
@@ -63,14 +63,14 @@ def _readers(path: Path, kind: Kind) -> tuple[Name, ...]:
             from openslide import OpenSlide
 
             direct = OpenSlide.detect_format(path) in DIRECT_VENDORS
-            # tiffslide decodes with the libraries that the direct way uses: where they fail it has nothing to add.
+            # tiffslide decodes with the same libraries as the direct reader: where they fail, it fails too.
             return ("tiff", "openslide") if direct else ("openslide", "tiffslide")
         case _:
             assert_never(kind)
 
 
 def _opened(name: Name, path: Path, settings: SlideSettings) -> SlideReader:
-    """Each library is only imported for a file that needs it."""
+    """The slide in the reader ``name``, whose library is imported only now."""
     match name:
         case "tiff":
             from wsi_ihc.slides.tiff import TiffReader
@@ -101,7 +101,11 @@ def _opened(name: Name, path: Path, settings: SlideSettings) -> SlideReader:
 
 
 def _prove(slide: SlideReader) -> None:
-    """A second choice opens many a file of which it cannot read a pixel."""
+    """Refuses a fallback reader that opens the file but cannot read a pixel of it.
+
+    Raises:
+        NotForThisReader: the pixel cannot be read; the slide is closed.
+    """
     try:
         slide.read(Region(0, 0, 1, 1), len(slide.levels) - 1)
     except SlideError as error:
@@ -110,7 +114,7 @@ def _prove(slide: SlideReader) -> None:
 
 
 def _missing_folder(path: Path) -> str | None:
-    """A MIRAX file is only the door to a folder, which is easily left behind."""
+    """A message where the folder of a MIRAX slide is missing: the slide lies in it, and people copy only the file."""
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         return f"its folder {path.stem}/ with the slide's data is missing beside it"
     return None

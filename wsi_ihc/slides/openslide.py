@@ -1,4 +1,4 @@
-"""What OpenSlide alone understands: MIRAX, NDPI, Leica SCN, Ventana BIF, Hamamatsu VMS, Philips, DICOM."""
+"""Slides that only OpenSlide reads: MIRAX, NDPI, Leica SCN, Ventana BIF, Hamamatsu VMS, Philips; and DICOM."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from wsi_ihc.slides.reader import Contents, NotForThisReader, only_one, was_clos
 PATCH = Size(1024, 1024)
 """The fixed patches in which a level of fractional downsample is read."""
 OWN_CACHE_MB = 32
-"""For OpenSlide's cache of its own tiles; more gains nothing."""
+"""Megabytes for OpenSlide's own cache of tiles; more makes it no faster."""
 _PROPERTIES = {"vendor": "vendor", "objective-power": "objective", "quickhash-1": "quickhash"}
 
 
 class OpenSlideReader:
-    """A slide through libopenslide, cropped to the bounds of its scan.
+    """A slide read with libopenslide, cropped to the bounds of the scan.
 
-    OpenSlide addresses every level in level 0 pixels, and interpolates where that falls between the level's own pixels.
-    A level of fractional downsample is therefore read in fixed patches, so that a pixel never depends on the region
-    that was asked for.
+    OpenSlide addresses every level in level 0 pixels, and interpolates where an address lies between two pixels of the
+    level. A level with a fractional downsample is therefore read in fixed patches: a pixel never depends on the region
+    that is read.
 
     Raises:
-        NotForThisReader: unknown to OpenSlide, damaged, or an accompanying file is missing.
+        NotForThisReader: unknown to OpenSlide, damaged, or a file of the slide is missing.
     """
 
     name = "openslide"
@@ -63,8 +63,8 @@ class OpenSlideReader:
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
         self.notices = series.notices + self.contents.notices + believed.notices
-        told = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
-        self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
+        known = {name: facts[f"openslide.{key}"] for key, name in _PROPERTIES.items() if f"openslide.{key}" in facts}
+        self.properties: Mapping[str, str] = known | pixel_size.as_properties(stated)
         self._patches = TileCache(settings.cache_mb * 1_000_000)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
@@ -81,8 +81,8 @@ class OpenSlideReader:
         return assemble(region, size, PATCH, fetch)
 
     def close(self) -> None:
-        # libopenslide ends the process when a slide is closed under a thread that reads it: the last one to let go of
-        # the object closes it.
+        # libopenslide crashes when a slide is closed while another thread reads it. So only this reference is dropped:
+        # the slide closes with the last reference to it.
         self._open = None
         self._patches.clear()
 
@@ -96,7 +96,7 @@ class OpenSlideReader:
         try:
             image = slide.read_region((left, top), level, (region.width, region.height))
         except (openslide.OpenSlideError, ValueError) as error:
-            # After one failure OpenSlide answers every further read with the same one: the first place is the true one.
+            # After a failure OpenSlide repeats the same error for every read: only the first place is the damaged one.
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, near x {left}, y {top} of level 0 ({error})"
             ) from error
@@ -104,9 +104,9 @@ class OpenSlideReader:
 
 
 def _file(path: Path) -> tuple[Path, Series]:
-    """The file to name to OpenSlide, and what the headers say when it is DICOM.
+    """The file to open with OpenSlide, and the series where it is DICOM.
 
-    A DICOM folder goes by any file of its one series. OpenSlide finds the other files itself.
+    For a DICOM folder this is any file of its series; OpenSlide finds the other files itself.
 
     Raises:
         NotForThisReader: OpenSlide would choose among files of one size.
@@ -120,7 +120,7 @@ def _file(path: Path) -> tuple[Path, Series]:
 
 
 def _contents(path: Path, settings: SlideSettings) -> Contents:
-    """OpenSlide shows all scenes of a file in one plane, and of the planes of an NDPI the one at offset 0.
+    """Scene and focal plane: OpenSlide shows all scenes in one image, and the focal plane of an NDPI nearest to 0.
 
     Raises:
         NotForThisReader: another scene or plane is wanted.
@@ -135,7 +135,7 @@ def _contents(path: Path, settings: SlideSettings) -> Contents:
 
 
 def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:
-    """Size of a level inside the bounds: its share of the level's own size."""
+    """Size of the part of a level that lies inside the bounds."""
     (base_width, base_height), (width, height) = slide.dimensions, slide.level_dimensions[level]
     return Size(
         max(1, round(height * bounds.height / base_height)),
@@ -144,7 +144,7 @@ def _cropped(slide: openslide.OpenSlide, level: int, bounds: Region) -> Size:
 
 
 def _bounds(slide: openslide.OpenSlide) -> Region:
-    """The scan's bounding box in OpenSlide's level 0 pixels; everything when the vendor states none."""
+    """Bounding box of the scan in OpenSlide's level 0 pixels; the whole level where the file states none."""
     width, height = slide.dimensions
     names = ("y", "x", "height", "width")
     try:

@@ -1,4 +1,4 @@
-"""From what a file says about its pixel size to one number that can be true."""
+"""The pixel size of a slide: one plausible number from the statements of the file and of the user."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 PLAUSIBLE_MPP = (0.05, 20.0)
 """From a 200x oil objective to a flatbed scanner, um/px. Print resolutions (72 dpi is 353 um) fall outside."""
 SQUARE = 0.02
-"""Relative difference of the axes up to which pixels are square: scanners' own calibration differs by as much."""
+"""Relative difference of x and y up to which pixels count as square: scanners are calibrated no better."""
 NEARLY_SQUARE = 0.10
-"""Up to here the mean serves, and the user is told; beyond, shapes would be distorted."""
+"""Up to this difference the mean is used, with a notice; beyond it shapes would be distorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelSize:
-    """What is believed: ``mpp`` of level 0 in um/px or None, and what to tell the user."""
+    """The pixel size that is used: ``mpp`` of level 0 in um/px, None where unknown; and notices for the user."""
 
     mpp: float | None
     notices: tuple[str, ...] = ()
 
 
 def settle(stated: tuple[float, float] | None, override: float | None) -> PixelSize:
-    """One pixel size from the ``stated`` (x, y) um/px of a file, or the user's own word.
+    """One pixel size from the ``stated`` (x, y) um/px of a file; ``override``, from the user, comes first.
 
-    The user's word is a notice unless the file says the same, within the calibration of scanners.
+    An override gives a notice, unless the file states the same value within the calibration of scanners.
     """
     if override is not None:
         if stated and all(abs(value - override) <= SQUARE * override for value in stated):
@@ -56,16 +56,16 @@ def _say(stated: tuple[float, float] | None) -> str:
 
 
 def from_resolution_tags(x: float, y: float, unit: int) -> tuple[float, float] | None:
-    """TIFF XResolution and YResolution in pixels per ``unit``: 2 is an inch, 3 a centimetre, else no unit."""
+    """um/px from TIFF XResolution and YResolution, pixels per ``unit``: 2 is an inch, 3 a centimetre. Else None."""
     um = {2: 25400.0, 3: 10000.0}.get(unit)
     return (um / x, um / y) if um and x > 0 and y > 0 else None
 
 
 def from_text(x: str | None, y: str | None = None) -> tuple[float, float] | None:
-    """Numbers written as text, um/px; of one that is alone both axes are made. None where nothing is written.
+    """um/px in x and y from numbers written as text; ``x`` serves both axes where ``y`` is None. None without text.
 
-    The whole text must be the number, with a point or a comma before its decimals, and um behind it if anything:
-    half of a text is another number. A text that is none becomes NaN, which cannot be true.
+    The whole text must be a number, with a decimal point or comma, and with nothing but um behind it. Any other text
+    becomes NaN, which ``settle`` refuses.
     """
     if not (x and x.strip()):
         return None
@@ -80,7 +80,7 @@ def _number(text: str) -> float:
 
 
 def as_properties(stated: tuple[float, float] | None) -> dict[str, str]:
-    """The stated pixel size under the names that every reader uses."""
+    """The stated pixel size as properties, under the names that every reader uses."""
     if stated is None or any(math.isnan(value) for value in stated):
         return {}
     return {"mpp-x": f"{stated[0]:.6g}", "mpp-y": f"{stated[1]:.6g}"}

@@ -1,4 +1,4 @@
-"""What every slide reader offers: levels, pixel size, and one way to read pixels."""
+"""The protocol of all slide readers: levels, pixel size, and one way to read pixels."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from wsi_ihc.pyramid.geometry import Region, Size
 from wsi_ihc.slides.levels import Level
 
 WHITE = 255
-"""What lies outside the scan, and what was never scanned, reads as clean glass."""
-
+"""Value of pixels outside the scan, and of parts that were never scanned: clean glass."""
 
 OWN_VENDOR = "wsi-ihc"
 """Vendor of a slide that is an output of wsi-ihc, a virtual stain."""
 
 
 class NotForThisReader(UnsupportedSlideError):
-    """This reader cannot take the file, another may. The text is the reason alone; ``open_slide`` names the file."""
+    """This reader cannot open the file; another may. The text is only the reason: ``open_slide`` names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One image of a file that could be read as the slide: a piece of tissue that was scanned for itself."""
+    """One image of a file that could be read as the slide: a piece of tissue that was scanned separately."""
 
     size: Size
     name: str = ""
@@ -37,40 +36,40 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds beside the image that is read. Scenes and planes are numbered from 1, as users count them."""
+    """The scenes and focal planes of a file, and which are read. Numbers start at 1, as users count."""
 
     scenes: tuple[Scene, ...] = ()
-    """Empty for a file that can hold only one."""
+    """Empty for a format that can hold only one scene."""
     scene: int = 1
     planes: int = 1
-    """Planes of focus of the scene."""
+    """Number of focal planes of the scene."""
     plane: int = 1
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What is left out, and how to choose it."""
-        told = []
+        """A line each about scenes and focal planes that are not read, with the option that chooses another."""
+        notices = []
         if len(self.scenes) > 1:
             size = self.scenes[self.scene - 1].size
-            told.append(
+            notices.append(
                 f"scene {self.scene} of {len(self.scenes)} is read ({size.width} x {size.height} px); "
                 "--scene chooses another"
             )
         if self.planes > 1:
-            told.append(f"plane {self.plane} of {self.planes} is read; --plane chooses another")
-        return tuple(told)
+            notices.append(f"plane {self.plane} of {self.planes} is read; --plane chooses another")
+        return tuple(notices)
 
 
 def middle(planes: int) -> int:
-    """Number of the plane that is read where none is wanted: scanners put the sharp one in the middle."""
+    """Number of the focal plane that is read by default: scanners put the sharp one in the middle."""
     return planes // 2 + 1
 
 
 def only_one(settings: SlideSettings) -> Contents:
-    """The contents of a file in which there is nothing to choose.
+    """The contents of a file with one scene and one focal plane.
 
     Raises:
-        NotForThisReader: something is to be chosen.
+        NotForThisReader: the settings want another scene or plane.
     """
     for what, number in (("scene", settings.scene), ("plane", settings.plane)):
         if number not in (None, 1):
@@ -86,31 +85,31 @@ class SlideReader(Protocol):
     """
 
     path: Path | None
-    """Where it was opened from; None for a slide in memory."""
+    """The file or folder; None for a slide in memory."""
     name: str
-    """Which reader this is: openslide, tiffslide, tiff, dicom, dicom-direct, image or memory."""
+    """Name of the reader: openslide, tiffslide, tiff, dicom, dicom-direct, image or memory."""
     levels: tuple[Level, ...]
     """Finest first; never a label, macro or thumbnail."""
     mpp: float | None
-    """Micrometres per pixel of level 0; None when the file states none that can be true."""
+    """Micrometres per pixel of level 0; None where the file states none, or none that can be true."""
     contents: Contents
-    """Scenes and planes of the file, and which are read."""
+    """Scenes and focal planes of the file, and which are read."""
     properties: Mapping[str, str]
     """Facts about the scan (vendor, objective, …), never about the patient, the user or the file."""
     notices: tuple[str, ...]
-    """What a user should know: a fallback taken and why, a pixel size not believed."""
+    """Lines for the user: why another reader took over, why the stated pixel size is not used."""
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         """Pixels of ``region`` (in pixels of ``level``) as (height, width, 3) RGB; white outside. Thread-safe.
 
         Raises:
-            UnreadableSlideError: naming the file and the place that is damaged, or saying that it was closed.
+            UnreadableSlideError: the pixels are damaged (it names file and place), or the slide was closed.
         """
 
     def close(self) -> None:
-        """Let go of the file: a later read raises, one that is under way may end. A second call does nothing."""
+        """Closes the file: later reads raise, a read in progress may finish. A second call does nothing."""
 
 
 def was_closed(path: Path | None) -> UnreadableSlideError:
-    """What a read after ``close`` raises."""
+    """The error of a read after ``close``."""
     return UnreadableSlideError(f"{path or 'slide in memory'}: cannot be read any more, it was closed")

@@ -1,8 +1,8 @@
-"""Reducing pixels by area, by any factor, so that a value never depends on the window it was made in.
+"""Reduces pixels by area, by any factor; a pixel never depends on the window in which it is computed.
 
 Pixel i of the result is the mean of the source over [i s, (i + 1) s) in both axes. Weights come from absolute
 coordinates and are whole multiples of 1/4096; every sum is a whole number below 2**24, which float32 holds exactly.
-So the order of summing cannot matter, and the same pixel comes out of every window, on every machine.
+So the order of summation does not matter: every window, on every machine, gives the same pixel.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 SOURCE_PX = 1024
-"""Side of the source pixels that are resampled at a time: a few tiles of any slide, and 3 MB."""
+"""Side of the square of source pixels that is resampled at a time: a few tiles of any slide, 3 MB."""
 UNIT = 4096
-"""Weights of an axis add up to this. 255 * 4096 leaves four bits in float32's 24 ..."""
+"""Sum of the weights of an axis. 255 * 4096 leaves four of the 24 bits of float32."""
 SIXTEENTHS = 16
-"""... and so between the axes pixels are kept in sixteenths of a grey level: 255 * 16 * 4096 < 2**24."""
+"""Pixels between the two axes are in sixteenths of a grey level: 255 * 16 * 4096 < 2**24."""
 
 
 def source_span(start: int, count: int, scale: float) -> tuple[int, int]:
-    """First source pixel and how many are needed for results [start, start + count), ``scale`` source pixels each."""
+    """First source pixel, and number of source pixels, for results [start, start + count) of ``scale`` pixels each."""
     first = int(np.floor(start * scale))
     return first, int(np.ceil((start + count) * scale)) - first
 
 
 def weights(start: int, count: int, scale: float) -> csr_array:
     """(count, span) float32 weights of one axis, whole numbers that add up to ``UNIT`` in every row."""
-    # Imported here: it takes a quarter of a second, and most slides are read at a level as it is.
+    # Imported here: it takes a quarter of a second, and most slides are read without resampling.
     from scipy.sparse import csr_array
 
     first, span = source_span(start, count, scale)
@@ -44,7 +44,7 @@ def weights(start: int, count: int, scale: float) -> csr_array:
     taps = int(np.ceil(scale)) + 1
     columns = np.floor(low).astype(np.int64)[:, None] + np.arange(taps)
     edges = np.clip(np.concatenate([columns, columns[:, -1:] + 1], axis=1), low[:, None], high[:, None])
-    # Rounding what has been covered so far, not each share, makes every row add up.
+    # The running sums are rounded, not the shares: so every row adds up to UNIT.
     covered = np.rint((edges - low[:, None]) * (UNIT / (high - low))[:, None])
     shares = np.diff(covered, axis=1).astype(np.float32)
     rows = np.repeat(np.arange(count), taps).reshape(count, taps)
@@ -53,9 +53,10 @@ def weights(start: int, count: int, scale: float) -> csr_array:
 
 
 def reduced_from(read: Callable[[Region], NDArray[np.uint8]], region: Region, scale: float) -> NDArray[np.uint8]:
-    """The (height, width, 3) results of ``region``, ``scale`` source pixels each, of what ``read`` gives.
+    """(height, width, 3) pixels of ``region``, each the mean of ``scale`` x ``scale`` pixels of the source.
 
-    Memory bound: the result, and about 50 MB in the making: the source is read in parts.
+    ``read`` returns the pixels of a region of the source. Memory bound: the result and about 50 MB, because the source
+    is read in parts.
     """
     pixels = np.empty((*region.size, 3), np.uint8)
     for part in _parts(region, max(1, int(SOURCE_PX / scale))):
@@ -73,9 +74,9 @@ def _parts(region: Region, side: int) -> Iterator[Region]:
 
 
 def reduce(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[np.uint8]:
-    """The (height, width, 3) results of ``region``, ``scale`` source pixels each; halves round up.
+    """(height, width, 3) pixels of ``region``, each the mean of ``scale`` x ``scale`` source pixels; halves round up.
 
-    ``pixels`` are the source pixels of exactly the region's ``source_span`` in both axes.
+    ``pixels`` are the source pixels in exactly the ``source_span`` of the region in both axes.
     """
     if scale == 2.0:  # OpenCV's 2 x 2 mean rounds halves up too: the same values, ten times faster
         return cv2.resize(pixels, region.size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
@@ -83,7 +84,7 @@ def reduce(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[n
 
 
 def reduce_exactly(pixels: NDArray[np.uint8], region: Region, scale: float) -> NDArray[np.uint8]:
-    """:func:`reduce` for any scale, one axis after the other."""
+    """As :func:`reduce`, for any scale: one axis after the other."""
     height, width = region.size
     down, across = weights(region.top, height, scale), weights(region.left, width, scale)
     span = pixels.shape[1]
@@ -95,6 +96,6 @@ def reduce_exactly(pixels: NDArray[np.uint8], region: Region, scale: float) -> N
     columns = across @ turned.reshape(span, height * 3)  # (width, height * 3)
     columns *= 1 / (SIXTEENTHS * UNIT)
     columns += 0.5
-    values = columns.astype(np.uint8)  # cutting off is floor
+    values = columns.astype(np.uint8)  # truncation is floor here
     result: NDArray[np.uint8] = cv2.transpose(values.reshape(width, height, 3))
     return result

@@ -31,19 +31,19 @@ from wsi_ihc.slides.tiff_chain import MOST_PAGES, Chain, main_chain
 from wsi_ihc.slides.tiff_gaps import Gaps, Grid
 from wsi_ihc.slides.tiff_images import SlidePages, slide_pages
 
-# A damaged file makes tifffile log a line for every tag; unless the application listens, one error of ours is enough.
+# For a damaged file tifffile logs a line per tag. Unless the application listens, one error of ours is enough.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class _Decode(Protocol):
-    """tifffile's decoder of one segment: a pure function of the bytes, so it may run in many threads."""
+    """tifffile's decoder of one tile or strip: a pure function of the bytes, safe in many threads."""
 
     def __call__(self, data: bytes, index: int, /, *, jpegtables: bytes | None = None) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """What it takes to decode any tile of one level, without the TIFF's own structures."""
+    """All facts that decode any tile of one level, without tifffile's objects."""
 
     grid: Grid
     offsets: NDArray[np.uint64]
@@ -51,7 +51,7 @@ class _Plane:
     tables: bytes | None
     jpeg: bool
     spacing: float | None
-    """Um/px in x by the resolution tags."""
+    """um/px in x from the resolution tags."""
     fourth: Fourth
 
     @classmethod
@@ -69,14 +69,15 @@ class _Plane:
 
 
 class TiffReader:
-    """A tiled (or stripped) RGB TIFF, its tiles decoded by imagecodecs, which lets other threads run meanwhile.
+    """An RGB TIFF in tiles or strips, decoded by imagecodecs, which releases the GIL.
 
-    Memory bound: ``settings.cache_mb`` of decoded tiles, the tables of places (16 bytes a tile) and one tile a thread.
+    Memory bound: ``settings.cache_mb`` of decoded tiles, the tables of offsets (16 bytes per tile), and one tile per
+    thread.
 
     Raises:
-        UnreadableSlideError: damaged or truncated.
-        UnsupportedSlideError: not 8-bit RGB.
-        NotForThisReader: laid out in a way that is not decoded here.
+        UnreadableSlideError: the file is damaged or truncated.
+        UnsupportedSlideError: the pixels are not 8-bit RGB.
+        NotForThisReader: a layout that this reader does not decode.
     """
 
     name = "tiff"
@@ -122,7 +123,7 @@ class TiffReader:
                 check_jpeg(data, plane.tables, self._neighbours(file, plane, index))
             tile = np.asarray(plane.decode(data, index, jpegtables=plane.tables)[0][0])
             _check_shape(tile, plane, index)
-        except Exception as error:  # each codec has its own exceptions, and every one means the same here
+        except Exception as error:  # each codec has exceptions of its own; here they all mean damage
             place = plane.grid.place(index)
             raise UnreadableSlideError(
                 f"{self.path}: damaged at level {level}, x {place.left}, y {place.top} ({one_line(error)})"
@@ -130,13 +131,13 @@ class TiffReader:
         return on_white(tile, plane.fourth)
 
     def _neighbours(self, file: SharedFile, plane: _Plane, index: int) -> Iterator[bytes]:
-        """The encoded tiles before and after."""
+        """The encoded tiles before and after tile ``index``."""
         for other in (index - 1, index + 1):
             if 0 <= other < len(plane.offsets) and plane.grid.counts[other]:
                 yield file.read(int(plane.offsets[other]), int(plane.grid.counts[other]))
 
     def _filled(self, level: int, index: int) -> Pixels | None:
-        """A tile that was never written: None where nothing was scanned, else what the finer level shows there."""
+        """The pixels of a tile that the file lacks: None where nothing was scanned, else the finer level, reduced."""
         if level == 0 or not self._gaps.was_scanned(level, index):
             return None
         scale = self.levels[level].downsample / self.levels[level - 1].downsample
@@ -150,7 +151,7 @@ class TiffReader:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What is kept of the TIFF once it has been checked."""
+    """The facts that are kept of a checked TIFF."""
 
     planes: list[_Plane]
     stated_mpp: tuple[float, float] | None
@@ -160,15 +161,15 @@ class _Checked:
 
 
 def _checked(path: Path, settings: SlideSettings) -> _Checked:
-    """The checked levels, and what the file says about itself."""
+    """The checked levels, and the facts that the file states."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, about the arithmetic of damaged tags
+            warnings.simplefilter("ignore")  # NumPy warns about the arithmetic of damaged tags
             with TiffFile(path) as tiff:
                 return _followed(path, tiff, settings)
     except SlideError:
         raise
-    except Exception as error:  # tifffile meets a damaged tag with whatever Python raises
+    except Exception as error:  # a damaged tag can raise any exception in tifffile
         raise NotForThisReader(f"its TIFF structure cannot be followed, {type(error).__name__}") from error
 
 
@@ -182,18 +183,18 @@ def _followed(path: Path, tiff: TiffFile, settings: SlideSettings) -> _Checked:
         raise UnreadableSlideError(f"{path}: a TIFF without an image; it is damaged or truncated")
     for page in found.levels:
         tiff_pages.check(path, page)
-    told = [*_told(chain), *found.notices]
+    notices = [*_chain_notices(chain), *found.notices]
     if tiff.is_ome and ome is None:
-        told.append("the OME-XML cannot be read: pixel size, scenes and planes are not known")
+        notices.append("the OME-XML cannot be read: pixel size, scenes and planes are not known")
     if found.levels[0].samplesperpixel == 4 and tiff_pages.fourth_channel(found.levels[0]) == "unknown":
-        told.append("the file does not say what its fourth channel is: it is not used")
+        notices.append("the file does not say what its fourth channel is: it is not used")
     stated = _stated_mpp(found, ome)
     planes = [_Plane.of(page) for page in found.levels]
-    return _Checked(planes, stated, _properties(found.levels[0], ome, stated), found.contents, tuple(told))
+    return _Checked(planes, stated, _properties(found.levels[0], ome, stated), found.contents, tuple(notices))
 
 
-def _told(chain: Chain) -> tuple[str, ...]:
-    """What is wrong with the chain of pages."""
+def _chain_notices(chain: Chain) -> tuple[str, ...]:
+    """A line about a fault of the chain of pages, if there is one."""
     if chain.breaks_off:
         return ("the list of pages breaks off, the file is truncated: level 0 is whole, others may be missing",)
     if chain.goes_on:
@@ -226,12 +227,12 @@ def _properties(page: TiffPage, ome: OmeXml | None, stated: tuple[float, float] 
         vendor, objective = OWN_VENDOR if ome.is_own else "ome", ome.objective
     else:
         vendor, objective = "generic-tiff", None
-    told = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}
-    return told | pixel_size.as_properties(stated)
+    facts = {"vendor": vendor, "objective": objective} if objective else {"vendor": vendor}
+    return facts | pixel_size.as_properties(stated)
 
 
 def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:
-    """A JPEG decoder fills what is missing with grey and says nothing, so its end is looked for."""
+    """Refuses truncated data. A JPEG must have its end marker: decoders fill a missing part with grey silently."""
     if len(data) < count:
         raise ValueError(f"{len(data)} of {count} bytes are there")
     if jpeg and b"\xff\xd9" not in data.rstrip(b"\0\xff")[-16:]:
@@ -239,7 +240,7 @@ def _check_complete(data: bytes, count: int, *, jpeg: bool) -> None:
 
 
 def _check_shape(tile: NDArray[np.uint8], plane: _Plane, index: int) -> None:
-    """A damaged header can make a tile of any shape; it must cover its part of the plane."""
+    """Refuses a decoded tile that does not cover its part of the level: a damaged header can give any shape."""
     height, width = plane.grid.place(index).size
     if tile.ndim != 3 or tile.shape[0] < height or tile.shape[1] < width or tile.shape[2] not in (3, 4):
         raise ValueError(f"{width} x {height} px expected, decoded {tile.shape}")

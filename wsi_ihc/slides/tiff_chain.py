@@ -1,4 +1,4 @@
-"""The chain of directories of a TIFF, followed no further than a slide needs."""
+"""The chain of directories of a TIFF, followed only as far as a slide needs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from tifffile import TiffFile, TiffPage, TiffPages
 
 MOST_PAGES = 200
-"""Of a chain: levels, label, macro and thumbnail of a slide come first and are a dozen; a focal stack has some more."""
+"""Directories of a chain that are read. A slide has about a dozen, levels, label and macro; a focal stack has more."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What was found along the main chain."""
+    """The main chain of a TIFF."""
 
     ifds: Mapping[int, TiffPage]
-    """Of the first ``MOST_PAGES`` directories those with an image, by their number in the chain."""
+    """Directories with an image among the first ``MOST_PAGES``, by their number in the chain."""
     breaks_off: bool
-    """Whether it points beyond the file: a download that stopped early, with pages missing."""
+    """Whether the chain points beyond the end of the file: a truncated download, with pages missing."""
     goes_on: bool
-    """Whether it is longer than ``MOST_PAGES``, or runs in a circle."""
+    """Whether the chain is longer than ``MOST_PAGES``, or a circle."""
 
     @property
     def pages(self) -> tuple[TiffPage, ...]:
-        """Those with an image, in their order."""
+        """The directories with an image, in order."""
         return tuple(self.ifds.values())
 
 
 def main_chain(tiff: TiffFile) -> Chain:
-    """The main chain of ``tiff``. A circle ends where it closes."""
+    """The main chain of ``tiff``; a circle is followed once."""
     form, file = tiff.tiff, tiff.filehandle
     offset, seen, breaks_off = tiff.pages.first.offset, dict[int, None](), False
     while offset and offset not in seen and len(seen) < MOST_PAGES:
@@ -54,7 +54,7 @@ def sub_pages(page: TiffPage) -> tuple[TiffPage, ...]:
 
 
 def _with_image(pages: TiffPages, count: int) -> dict[int, TiffPage]:
-    # Never asked for their number: tifffile would first follow the chain to its end, which a circle does not have.
+    # len(pages) is not used: tifffile would follow the chain to its end, and a circle has none.
     found = {}
     for index in range(count):
         try:

@@ -1,4 +1,4 @@
-"""Tiles of a TIFF that were never written: nothing was scanned there, or a writer left them out of a reduced level."""
+"""Tiles that a TIFF lacks: nothing was scanned there, or a writer left them out of a reduced level."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class Grid:
     """The tiles of one level."""
 
     size: Size
-    """Of the level."""
+    """Size of the level."""
     tile: Size
     counts: NDArray[np.uint64]
-    """Bytes of each tile, row by row; 0 where there is none."""
+    """Bytes of each encoded tile, row by row; 0 where the file lacks the tile."""
 
     @property
     def columns(self) -> int:
         return -(-self.size.width // self.tile.width)
 
     def place(self, index: int) -> Region:
-        """The pixels of a tile that are inside the level."""
+        """The part of a tile that lies inside the level."""
         row, column = divmod(index, self.columns)
         whole = Region(row * self.tile.height, column * self.tile.width, *self.tile)
         return whole.intersection(Region(0, 0, *self.size))
 
 
 class Gaps:
-    """Where level 0 was scanned, so that a tile that is missing from a reduced level can be told from empty glass."""
+    """Knows where level 0 was scanned, to distinguish a tile that a reduced level lacks from empty glass."""
 
     def __init__(self, grids: Sequence[Grid], downsamples: Sequence[float]) -> None:
         self._grids, self._downsamples = grids, downsamples
@@ -55,11 +55,11 @@ class Gaps:
         return bool(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
 
     def notices(self) -> tuple[str, ...]:
-        """How many tiles of each reduced level are missing though something was scanned there."""
-        told = []
+        """A line for each reduced level that lacks tiles where level 0 was scanned."""
+        notices = []
         for level, grid in enumerate(self._grids):
             empty = np.flatnonzero(grid.counts == 0) if level else ()
             missing = sum(self.was_scanned(level, int(index)) for index in empty)
             if missing:
-                told.append(f"level {level} lacks {missing} of {grid.counts.size} tiles: made from the finer level")
-        return tuple(told)
+                notices.append(f"level {level} lacks {missing} of {grid.counts.size} tiles: made from the finer level")
+        return tuple(notices)

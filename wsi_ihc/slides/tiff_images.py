@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are the slide: the scene and the plane that are wanted, and the reduced copies of them."""
+"""The pages of a TIFF that are the slide: the chosen scene and focal plane, and their reduced copies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wsi_ihc.slides.tiff_chain import Chain, sub_pages
 from wsi_ihc.slides.tiff_pages import MACRO, is_reduced, is_smaller, page_size, same_field, same_kind
 
 SMALLEST_SCENE_PX = 512
-"""Longer side. A smaller image beside the slide is a label or an icon."""
+"""Least pixels along the longer side of a scene: a smaller image is a label or an icon."""
 _APERIO_REDUCED = re.compile(r"(\d{1,7})x(\d{1,7}) [^|]{0,200}-> ?(\d{1,7})x(\d{1,7})")
-"""Of a reduced copy: full size, the part that was scanned, the copy's own size."""
+"""Matches Aperio's description of a reduced copy: full size, the part that was scanned, the size of the copy."""
 
 
 @dataclass(frozen=True)
 class SlidePages:
-    """The levels of the image that is read, finest first, and what else the file holds."""
+    """The levels of the chosen image, finest first, and the scenes and focal planes of the file."""
 
     levels: tuple[TiffPage, ...]
     contents: Contents
@@ -33,13 +33,13 @@ class SlidePages:
 
 
 def slide_pages(path: Path, chain: Chain, ome: OmeXml | None, settings: SlideSettings) -> SlidePages | None:
-    """The pages to read by ``settings.scene`` and ``plane``; None for a file without an image.
+    """The pages of the scene and focal plane that ``settings`` choose; None for a file without an image.
 
-    Where there is OME-XML, its Images are the scenes, and it says where each plane lies. Elsewhere scenes are tiled
-    images of another shape, and planes are images of one size.
+    With OME-XML, its Images are the scenes, and it states the directory of each focal plane. Without it, tiled images
+    of different shapes are scenes, and images of one size are focal planes.
 
     Raises:
-        UnsupportedSlideError: a scene or plane that is not there.
+        UnsupportedSlideError: the file has no such scene or focal plane.
     """
     if not chain.ifds:
         return None
@@ -59,22 +59,22 @@ def _of_ome(path: Path, chain: Chain, scenes: Sequence[OmeImage], settings: Slid
     baseline = chain.ifds[image.ifds[planes[plane - 1]]]
     claimed = {ifd for scene in scenes for ifd in scene.ifds.values()}
     free = [page for ifd, page in chain.ifds.items() if ifd not in claimed]
-    told = (
+    notices = (
         [f"{image.depth - len(planes)} of {image.depth} planes are not in this file"]
         if len(planes) < image.depth
         else []
     )
     if page_size(baseline) != image.size:
         size = page_size(baseline)
-        told.append(
+        notices.append(
             f"the OME-XML says {image.size.width} x {image.size.height} px, the image has {size.width} x {size.height}"
         )
     listed = tuple(Scene(scene.size, scene.name) for scene in scenes)
-    return SlidePages(_with_levels(baseline, free), Contents(listed, number, len(planes), plane), tuple(told))
+    return SlidePages(_with_levels(baseline, free), Contents(listed, number, len(planes), plane), tuple(notices))
 
 
 def _ome_scenes(chain: Chain, ome: OmeXml) -> list[OmeImage]:
-    """The Images with a plane in the file that are no label, macro or thumbnail."""
+    """The Images with a plane in this file, without label, macro and thumbnail unless there is nothing else."""
     here = [image for image in ome.images if any(ifd in chain.ifds for ifd in image.ifds.values())]
     return [image for image in here if image.is_slide] or here
 
@@ -93,7 +93,7 @@ def _of_plain(path: Path, chain: Chain, settings: SlideSettings) -> SlidePages:
 
 
 def _plain_scenes(chain: Chain) -> list[TiffPage]:
-    """The largest tiled page, or the largest at all, and tiled pages of another shape that are no level of it."""
+    """The largest tiled page (the largest page where none is tiled), and tiled pages of other shapes."""
     tiled = [page for page in chain.pages if page.is_tiled and not page.subfiletype & MACRO]
     candidates = tiled or list(chain.pages)
     baseline = candidates[_largest([page_size(page) for page in candidates]) - 1]
@@ -111,7 +111,7 @@ def _plain_scenes(chain: Chain) -> list[TiffPage]:
 
 
 def _planes(chain: Chain, scene: TiffPage) -> list[TiffPage]:
-    """Pages of one size: a focal stack."""
+    """The focal planes of ``scene``: full-size pages of the same size."""
     size = page_size(scene)
     found = [page for page in chain.pages if page_size(page) == size and page.is_tiled and same_kind(page, scene)]
     full = [page for page in found if page.subfiletype == 0]
@@ -119,7 +119,7 @@ def _planes(chain: Chain, scene: TiffPage) -> list[TiffPage]:
 
 
 def _of_plane(chain: Chain, plane: int, planes: int) -> list[TiffPage]:
-    """Of each size that comes as often as there are planes, the page of this plane."""
+    """The page of focal plane number ``plane`` from each set of equal pages that has one for each of ``planes``."""
     by_size: dict[Size, list[TiffPage]] = {}
     for page in chain.pages:
         by_size.setdefault(page_size(page), []).append(page)
@@ -127,7 +127,7 @@ def _of_plane(chain: Chain, plane: int, planes: int) -> list[TiffPage]:
 
 
 def _with_levels(baseline: TiffPage, free: Sequence[TiffPage]) -> tuple[TiffPage, ...]:
-    """``baseline`` and its reduced copies: its SubIFDs, or else those of ``free`` that have its shape and layout."""
+    """``baseline`` and its reduced copies: its SubIFDs, or else the pages in ``free`` with its shape and layout."""
     candidates = sub_pages(baseline) if baseline.subifds else [page for page in free if is_reduced(page, baseline)]
     levels = [baseline]
     for page in sorted(candidates, key=lambda page: -page.imagewidth):
@@ -137,7 +137,7 @@ def _with_levels(baseline: TiffPage, free: Sequence[TiffPage]) -> tuple[TiffPage
 
 
 def _lost_resolution(page: TiffPage) -> tuple[str, ...]:
-    """What speaks for a larger image that is not here: a mark of a reduced copy, or a stated size."""
+    """A line where tag or description say that ``page`` is the reduced copy of an image that the file lacks."""
     size = page_size(page)
     stated = _APERIO_REDUCED.search(page.description[:1000]) if page.is_svs else None
     if not (stated or page.subfiletype & 1):
@@ -150,7 +150,7 @@ def _lost_resolution(page: TiffPage) -> tuple[str, ...]:
 
 
 def _largest(sizes: Sequence[Size]) -> int:
-    """Number of the largest, from 1; of equals the first."""
+    """Number of the largest size, from 1; the first of equal ones."""
     return 1 + max(range(len(sizes)), key=lambda index: (sizes[index].height * sizes[index].width, -index))
 
 

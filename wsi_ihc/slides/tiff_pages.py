@@ -22,43 +22,43 @@ CONTIGUOUS = 1
 MACRO = 8
 """Bit of NewSubfileType by which Aperio marks the macro image."""
 LARGEST_SEGMENT = 128_000_000
-"""Pixels of a tile or strip, which is decoded whole: 384 MB, and as much again while it is decoded."""
+"""Most pixels of a tile or strip. It is decoded whole: 384 MB, and twice that during decoding."""
 
 
 def page_size(page: TiffPage) -> Size:
-    """Height and width of the page's plane."""
+    """Height and width of the image of a page."""
     return Size(page.imagelength, page.imagewidth)
 
 
 def is_reduced(page: TiffPage, baseline: TiffPage) -> bool:
-    """Whether a page of the main chain can be a level. In a file of strips only the tag tells it from a thumbnail."""
+    """Whether a page of the main chain can be a level. In strips, only a tag distinguishes a level from a thumbnail."""
     if page.subfiletype & MACRO or page.is_tiled != baseline.is_tiled:
         return False
     return page.is_tiled or bool(page.subfiletype & 1)
 
 
 def is_smaller(page: TiffPage, than: TiffPage) -> bool:
-    """In both axes."""
+    """Whether ``page`` is smaller in both axes."""
     return page.imagewidth < than.imagewidth and page.imagelength < than.imagelength
 
 
 def same_kind(page: TiffPage, baseline: TiffPage) -> bool:
-    """Whether both have the same kind of pixels."""
+    """Whether both pages have the same number of channels and the same type of sample."""
     return page.samplesperpixel == baseline.samplesperpixel and page.dtype == baseline.dtype
 
 
 def same_field(page: TiffPage, baseline: TiffPage) -> bool:
-    """Same kind of pixels, and the same shape."""
+    """Whether both pages have the same kind of pixels and the same shape."""
     return same_kind(page, baseline) and shows_same_field(page_size(page), page_size(baseline))
 
 
 def check(path: Path, page: TiffPage) -> None:
-    """Refuse a page that cannot be a level, or not one that is decoded directly.
+    """Refuses a page that cannot be a level, or whose tiles cannot be decoded directly.
 
     Raises:
         UnreadableSlideError: damaged or truncated.
         UnsupportedSlideError: not 8-bit RGB, or of an absurd size.
-        NotForThisReader: other readers may take it.
+        NotForThisReader: another reader may be able to decode it.
     """
     check_plane(path, page_size(page))
     _check_samples(path, page)
@@ -68,10 +68,10 @@ def check(path: Path, page: TiffPage) -> None:
 
 
 def _check_samples(path: Path, page: TiffPage) -> None:
-    """Refuse pixels that are not 8-bit RGB, whoever decodes them.
+    """Refuses pixels that are not 8-bit RGB: no reader can use them.
 
     Raises:
-        UnsupportedSlideError: saying what was found instead.
+        UnsupportedSlideError: the message states what was found instead.
     """
     if page.dtype is None or page.dtype != np.uint8:
         kind = "unknown samples" if page.dtype is None else f"{page.dtype} samples"
@@ -99,7 +99,7 @@ def _obstacle(page: TiffPage) -> str | None:
 
 
 def fourth_channel(page: TiffPage) -> Fourth:
-    """By the tag ExtraSamples: 1 is opacity multiplied into the colours, 2 opacity, all else is not named."""
+    """Meaning of a fourth channel by the tag ExtraSamples: 1 is premultiplied opacity, 2 opacity, others unknown."""
     kinds = tuple(int(kind) for kind in page.extrasamples or ())
     return {1: "premultiplied", 2: "alpha"}.get(kinds[0] if kinds else 0, "unknown")  # type: ignore[return-value]
 
@@ -112,7 +112,7 @@ def segment_size(page: TiffPage) -> Size:
 
 
 def _check_segments(path: Path, page: TiffPage) -> None:
-    """Refuse a page whose table of tiles contradicts its size, or points beyond the file's end.
+    """Refuses a page whose table of tiles contradicts its size, or points beyond the end of the file.
 
     Raises:
         UnreadableSlideError: contradictory or truncated.

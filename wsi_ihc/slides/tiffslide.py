@@ -1,4 +1,4 @@
-"""tiffslide: a second opinion on TIFFs that are not decoded directly, and the reader that ``--reader`` can force."""
+"""tiffslide: a fallback for TIFFs that are not decoded directly, and a reader that ``--reader`` can choose."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from wsi_ihc.slides.reader import NotForThisReader, only_one, was_closed
 from wsi_ihc.slides.tiff_chain import MOST_PAGES, main_chain
 
 SCATTERED = ("ventana", "trestle", "leica")
-"""Vendors, as OpenSlide names them, whose tiles overlap or lie in several areas of one plane."""
+"""Vendors, in OpenSlide's names, whose tiles overlap or lie in several areas of one image."""
 _PROPERTIES = {"vendor": "vendor", "objective-power": "objective"}
 
 
 class TiffSlideReader:
-    """A slide through tiffslide. It keeps no tiles, and tiles that were never scanned are black in it.
+    """A slide read with tiffslide. It keeps no tiles, and tiles that were never scanned are black.
 
     Raises:
-        NotForThisReader: no TIFF that tiffslide knows.
-        UnsupportedSlideError: not 8-bit RGB.
+        NotForThisReader: not a TIFF that tiffslide can open.
+        UnsupportedSlideError: the pixels are not 8-bit RGB.
     """
 
     name = "tiffslide"
@@ -47,7 +47,7 @@ class TiffSlideReader:
         try:
             _check_chain(path)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about vendors whose metadata it parses in part
+                warnings.simplefilter("ignore")  # tiffslide warns about metadata that it parses only in part
                 self._slide = tiffslide.TiffSlide(path)
                 self._planes = _rgb_planes(path, self._slide)
                 facts = self._slide.properties
@@ -58,7 +58,7 @@ class TiffSlideReader:
             raise
         except TiffFileError:
             raise NotForThisReader("no TIFF, or cut off before its first image") from None
-        except Exception as error:  # tiffslide lets tifffile's, zarr's and its own errors through
+        except Exception as error:  # tiffslide raises tifffile's, zarr's and its own errors
             raise NotForThisReader(one_line(error)) from error
         self.levels = pyramid([Size(*plane.shape[:2]) for plane in self._planes])
         check_plane(path, self.levels[0].size)
@@ -66,8 +66,8 @@ class TiffSlideReader:
         believed = pixel_size.settle(stated, settings.mpp)
         self.mpp = believed.mpp
         self.notices = believed.notices
-        told = {name: text for key, name in _PROPERTIES.items() if (text := _text(facts, key))}
-        self.properties: Mapping[str, str] = told | pixel_size.as_properties(stated)
+        known = {name: text for key, name in _PROPERTIES.items() if (text := _text(facts, key))}
+        self.properties: Mapping[str, str] = known | pixel_size.as_properties(stated)
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         planes = self._planes
@@ -80,7 +80,7 @@ class TiffSlideReader:
         self._slide.close()
 
     def _read(self, region: Region, plane: zarr.Array[Any], level: int) -> Pixels:
-        # Its own read_region takes level 0 coordinates, and rounds them to another pixel of the level than ours.
+        # tiffslide's read_region takes level 0 coordinates and rounds them to a different pixel of the level.
         rows, columns = region.slices
         try:
             return np.asarray(plane[rows, columns], np.uint8)
@@ -93,7 +93,7 @@ class TiffSlideReader:
 
 
 def _check_chain(path: Path) -> None:
-    """Refuse a chain of pages that tifffile would follow for minutes, or for ever."""
+    """Refuses a chain of pages that tifffile would follow for minutes, or for ever."""
     with tifffile.TiffFile(path) as tiff:
         if main_chain(tiff).goes_on:
             raise NotForThisReader(f"its list of pages is a circle or has more than {MOST_PAGES}")
@@ -112,6 +112,6 @@ def _rgb_planes(path: Path, slide: tiffslide.TiffSlide) -> list[zarr.Array[Any]]
 
 
 def _text(facts: Any, key: str) -> str | None:
-    """A property as text: tiffslide gives numbers, and None for what it does not know."""
+    """A property as text: tiffslide returns numbers, and None for an unknown one."""
     value = facts.get(f"tiffslide.{key}")
     return None if value is None else str(value)

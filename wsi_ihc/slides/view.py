@@ -1,4 +1,4 @@
-"""A slide at one working resolution, chosen once: the only place where levels are translated."""
+"""A slide at one working resolution: the only place where levels become working pixels."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ from wsi_ihc.slides.resample import reduced_from
 class SlideView:
     """One plane of working pixels over a slide.
 
-    Memory bound of a read: the result, and when resampling about 50 MB in the making, however
-    large the region and however few levels the slide has.
+    Memory bound of a read: the result, and about 50 MB where it resamples, for any region and any number of levels.
     """
 
     slide: SlideReader
     size: Size
-    """Of the plane. Working pixels that the slide covers only in part, at its right and bottom edge, are left out."""
+    """Size of the plane, without the working pixels at the right and bottom edge that the slide covers only in part."""
     mpp: float | None
-    """Micrometres per working pixel; None only for level 0 as it is of a slide that states no pixel size."""
+    """Micrometres per working pixel; None only for an unresampled level 0 whose pixel size is unknown."""
     scale: float
     """Level 0 pixels per working pixel, in both axes."""
     level: int
     """Level of the slide that is read."""
     resampled: bool
-    """Whether its pixels are reduced by area; else they are taken as they are."""
+    """Whether the pixels are reduced by area; else they are those of the level, unchanged."""
 
     @classmethod
     def at(cls, slide: SlideReader, mpp: float | None, *, tolerance: float = 0.10) -> SlideView:
-        """The plane of ``slide`` at ``mpp`` um/px, or level 0 as it is for None.
+        """The plane of ``slide`` at ``mpp`` um/px, or its level 0 for None.
 
-        A level within ``tolerance`` of the wanted resolution is taken as it is, and ``mpp`` of the view is that
-        level's own; otherwise the next finer level is reduced by area to exactly ``mpp``.
+        A level within ``tolerance`` (relative) of ``mpp`` is used unchanged, and the view has the ``mpp`` of that
+        level. Otherwise the next finer level is reduced by area to exactly ``mpp``.
 
         Raises:
-            ResolutionError: the slide states no pixel size, or is too coarse.
+            ResolutionError: the pixel size of the slide is unknown, or the slide is too coarse.
         """
         if mpp is None:
             return cls(slide, slide.levels[0].size, slide.mpp, 1.0, 0, False)
@@ -66,12 +65,12 @@ class SlideView:
 
     @classmethod
     def reduced(cls, slide: SlideReader, scale: float) -> SlideView:
-        """The plane of ``slide`` at ``scale`` level 0 pixels per working pixel, at least 1, whatever its pixel size."""
+        """The plane of ``slide`` at ``scale`` level 0 pixels per working pixel, at least 1, for any pixel size."""
         return cls._resampling(slide, slide.mpp * scale if slide.mpp else None, scale)
 
     @classmethod
     def _resampling(cls, slide: SlideReader, mpp: float | None, scale: float) -> SlideView:
-        """From the coarsest level that is not coarser than ``scale``."""
+        """The plane that is reduced from the coarsest level with a downsample of at most ``scale``."""
         finer = max(index for index, level in enumerate(slide.levels) if level.downsample <= scale)
         source = slide.levels[finer]
         factor = scale / source.downsample
@@ -81,10 +80,10 @@ class SlideView:
     def read(self, region: Region) -> NDArray[np.uint8]:
         """(height, width, 3) RGB of ``region`` in working pixels; white outside the plane. Thread-safe.
 
-        A pixel is the same, bit for bit, whatever the region it is read in.
+        A pixel has the same value, bit for bit, in every region that contains it.
 
         Raises:
-            UnreadableSlideError: naming the file and the place that is damaged.
+            UnreadableSlideError: the pixels are damaged; it names file and place.
         """
         return padded(region, self.size, self._resampled if self.resampled else self._as_it_is)
 
@@ -101,6 +100,6 @@ def _name(slide: SlideReader) -> str:
 
 
 def _because(slide: SlideReader) -> str:
-    """The notice about a pixel size that was not believed, if there is one."""
+    """The notice about a pixel size that is not used, in parentheses; empty where there is none."""
     reasons = [notice for notice in slide.notices if "pixel size" in notice]
     return f" ({reasons[0]})" if reasons else ""
