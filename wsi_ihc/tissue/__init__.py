@@ -1,4 +1,4 @@
-"""Where the tissue is: found on a thumbnail, or drawn by a person in QuPath."""
+"""The tissue of a slide: found on a thumbnail, or drawn by a person in QuPath."""
 
 from wsi_ihc.tissue.finding import find_tissue
 from wsi_ihc.tissue.geojson import read_geojson, write_geojson

@@ -1,4 +1,4 @@
-"""A picture in bands of rows, so that what is derived from it is never in memory for the whole of it."""
+"""Bands of rows of a picture: intermediate arrays are computed band by band, and never fill memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ BAND_PX = 64
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Some rows of a picture, and what a 3 x 3 filter needs to see to give right values for them."""
+    """Some rows of a picture, and the rows that a 3 x 3 filter needs for them."""
 
     rows: slice
-    """Of the picture."""
+    """The rows, in the picture."""
     seen: slice
-    """Of the picture: the rows, and one more on either side that is inside it."""
+    """The rows and one more on either side, as far as the picture has them."""
 
     @property
     def own(self) -> slice:
-        """Where the band's rows lie among those it sees."""
+        """The position of ``rows`` in an array of the rows ``seen``."""
         return slice(self.rows.start - self.seen.start, self.rows.stop - self.seen.start)
 
 

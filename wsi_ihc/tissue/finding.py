@@ -1,4 +1,4 @@
-"""The tissue of a slide, as the settings want it."""
+"""The tissue of a slide: found, drawn or all of it, as the settings say."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ logger = logging.getLogger(__name__)
 
 DEFAULTS = TissueSettings()
 ASSUMED_MPP = 0.5
-"""Of a slide that states no pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
+"""um/px of a slide of unknown pixel size: a 20x scan. It only sets the scale of closing, margin and dust."""
 MAX_THUMBNAIL_PX = 5_500_000
-"""A larger one is made coarser: a whole glass of 25 x 75 mm is then seen at 18 um/px."""
+"""Most pixels of a thumbnail; it becomes coarser instead: 18 um/px for a whole glass of 25 x 75 mm."""
 STRIP_PX = 64
 
 
 def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueMask:
-    """The tissue on the plane of ``view``, ``margin_um`` of glass around it included.
+    """The tissue on the plane of ``view``, with ``margin_um`` of glass around it.
 
-    A slide without tissue gives an empty mask. A GeoJSON file is taken as it was drawn, without margin.
+    A slide without tissue gives an empty mask. Outlines from a GeoJSON file are used as drawn, without a margin.
 
     Raises:
         SettingsError: the GeoJSON file cannot be used.
-        UnreadableSlideError: pixels of the slide are damaged.
+        UnreadableSlideError: the pixels of the slide are damaged.
     """
     match settings.source:
         case "none":
@@ -54,7 +54,7 @@ def find_tissue(view: SlideView, settings: TissueSettings = DEFAULTS) -> TissueM
 
 
 def _with_doubts(drawn: TissueMask, view: SlideView, settings: TissueSettings) -> TissueMask:
-    """The mask with a notice where its outlines seem to be drawn on an image of another size, or in um."""
+    """The mask, with a notice where its outlines seem to be drawn on an image of another size, or in um."""
     thumbnail = thumbnail_view(view.slide, settings.mpp)
     tissue = tissue_from_thumbnail(read_thumbnail(thumbnail), _mpp(view.slide) * thumbnail.scale, settings)
     doubt = scale_doubt(drawn.pixels, tissue, view.slide.mpp)
@@ -65,7 +65,7 @@ def _with_doubts(drawn: TissueMask, view: SlideView, settings: TissueSettings) -
 
 
 def thumbnail_view(slide: SlideReader, mpp: float) -> SlideView:
-    """The whole slide at ``mpp`` um/px; coarser when that is too many pixels, level 0 when the slide is coarser."""
+    """The whole slide at ``mpp`` um/px: coarser where that has too many pixels, level 0 where the slide is coarser."""
     if slide.mpp is None:
         logger.info("pixel size not known: tissue is looked for as if it were %g um/px", ASSUMED_MPP)
     pixel, size = _mpp(slide), slide.levels[0].size
@@ -78,7 +78,7 @@ def thumbnail_view(slide: SlideReader, mpp: float) -> SlideView:
 
 
 def read_thumbnail(view: SlideView) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB of the whole of ``view``, read in strips so that only the result is large."""
+    """(height, width, 3) RGB of the whole ``view``; it is read in strips, so that only the result is large."""
     height, width = view.size
     pixels = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, STRIP_PX):

@@ -1,4 +1,4 @@
-"""Tissue as QuPath reads and writes it: GeoJSON in level 0 pixels, zero at the slide's top left corner."""
+"""Tissue as GeoJSON for QuPath and from it: level 0 pixels, with zero at the top left corner of the slide."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://wsi-ihc/tissue")
 
 
 def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
-    """Writes one annotation of class Tissue per piece of tissue, the longest outline first.
+    """Writes one annotation of class Tissue for each piece of tissue, the longest outline first.
 
-    ``scale`` is level 0 pixels per working pixel (``SlideView.scale``). Reading the file back on the same grid gives
-    the same mask, pixel for pixel.
+    ``scale`` is level 0 pixels per working pixel (``SlideView.scale``). ``read_geojson`` on the same grid returns the
+    same mask, pixel for pixel.
 
     Raises:
         StorageError: the file cannot be written.
     """
     pieces = sorted(outlines(mask.pixels), key=lambda rings: -sum(len(ring) for ring in rings))
     closed = ([_closed_ring(_on_plane(ring, mask) * scale) for ring in rings] for rings in pieces)
-    # Outlines fit an image of another resolution of the same slide once they are scaled by the ratio of the sizes.
+    # With the size of the slide, outlines can be scaled to an image of the same slide at another resolution.
     slide = {"slide_width": str(round(mask.size.width * scale)), "slide_height": str(round(mask.size.height * scale))}
     features = [_feature(rings, number, slide) for number, rings in enumerate(closed, start=1)]
     text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
@@ -43,21 +43,21 @@ def write_geojson(mask: TissueMask, path: str | Path, *, scale: float) -> None:
 
 
 def read_geojson(path: str | Path, *, size: Size, scale: float, downsample: float) -> TissueMask:
-    """The mask that the polygons in ``path`` draw on a working plane of ``size``.
+    """The mask of the polygons in ``path``, on a working plane of ``size``.
 
-    Understands what QuPath exports, also in a .zip or .gz: a FeatureCollection, a bare list of features, one feature or
-    geometry; polygons, multipolygons and collections with holes. Objects of class ``Ignore*``, ``Exclude`` or
+    It reads all exports of QuPath, also in a .zip or .gz: a FeatureCollection, a bare list of features, one feature or
+    geometry; polygons, multipolygons and collections, with holes. Objects of class ``Ignore*``, ``Exclude`` or
     ``Artifact`` are cut out of the others. Points, lines, objects without a geometry and TMA cores that are marked as
-    missing are skipped, with a notice of the mask.
+    missing are skipped, with a notice in the mask.
 
     Args:
-        path: the file.
-        size: of the working plane.
+        path: the GeoJSON file.
+        size: size of the working plane, pixels.
         scale: level 0 pixels per working pixel.
         downsample: working pixels per pixel of the mask.
 
     Raises:
-        SettingsError: not such a file, nothing of the slide in its polygons, or they were drawn on another slide.
+        SettingsError: no GeoJSON, no polygon inside the slide, or outlines of another slide.
     """
     path = Path(path)
     found = list(features_of(path))
@@ -96,7 +96,7 @@ def _feature(rings: list[list[list[float]]], number: int, metadata: dict[str, st
 
 
 def _on_plane(ring: Ring, mask: TissueMask) -> Ring:
-    """Corners in working pixels; what reaches the last mask pixel's edge reaches the plane's."""
+    """Corners in working pixels; a corner on the edge of the last mask pixel lies on the edge of the plane."""
     last = np.array(mask.pixels.shape[::-1], np.float64)
     return np.where(ring == last, (mask.size.width, mask.size.height), ring * mask.downsample)
 
@@ -107,7 +107,11 @@ def _closed_ring(ring: Ring) -> list[list[float]]:
 
 
 def _check_slide(feature: dict[str, Any], size: Size, scale: float, path: Path) -> None:
-    """Refuse outlines that :func:`write_geojson` made for a slide of another size; QuPath keeps its note of that."""
+    """Refuses outlines that :func:`write_geojson` wrote for a slide of another size; QuPath keeps that metadata.
+
+    Raises:
+        SettingsError: the sizes differ.
+    """
     match feature.get("properties"):
         case {"metadata": {"slide_width": str(width), "slide_height": str(height)}} if (width + height).isdecimal():
             noted, own = np.array([float(width), float(height)]), np.array([size.width, size.height]) * scale

@@ -1,4 +1,4 @@
-"""What GeoJSON of QuPath says: which polygons are to be stained, which are to be left out, and what is skipped."""
+"""The polygons in GeoJSON from QuPath: which to stain, which to leave out, and which objects are skipped."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from wsi_ihc.tissue.shapes import Mask
 Polygon = list[Ring]
 """An outline, then its holes."""
 MOST_POLYGONS = 50_000
-"""A slide has some hundred pieces of tissue; a hundred thousand polygons are its cells."""
+"""Most polygons of a file. A slide has some hundred pieces of tissue; a hundred thousand polygons are its cells."""
 OVERHANG = 0.01
-"""Of the slide's side: an annotation drawn by hand may reach that far over its edge."""
+"""Share of the slide's side by which an annotation drawn by hand may reach over the edge."""
 LEFT_OUT = ("ignore*", "exclude", "artifact", "artefact", "artifact*")
-"""Classes of QuPath that mark what is no tissue, also as a part of a derived class ("Tumor: Ignore*")."""
+"""QuPath classes of areas to leave out, alone or as a part of a derived class ("Tumor: Ignore*")."""
 
 
 @dataclass
@@ -32,30 +32,30 @@ class Drawn:
     included: list[Polygon] = field(default_factory=list)
     excluded: list[Polygon] = field(default_factory=list)
     lines: int = 0
-    """Points and lines, which enclose nothing."""
+    """Number of points and lines, which enclose nothing."""
     empty: int = 0
-    """Objects without a geometry."""
+    """Number of objects without a geometry."""
     missing_cores: int = 0
-    """TMA cores that are marked as missing."""
+    """Number of TMA cores that are marked as missing."""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was skipped."""
-        told = []
+        """A line for each kind of object that was skipped."""
+        notices = []
         if self.lines:
-            told.append(f"{self.lines} points or lines enclose nothing and were skipped")
+            notices.append(f"{self.lines} points or lines enclose nothing and were skipped")
         if self.empty:
-            told.append(f"{self.empty} objects without a geometry were skipped")
+            notices.append(f"{self.empty} objects without a geometry were skipped")
         if self.missing_cores:
-            told.append(f"{self.missing_cores} TMA cores are marked as missing and were skipped")
-        return tuple(told)
+            notices.append(f"{self.missing_cores} TMA cores are marked as missing and were skipped")
+        return tuple(notices)
 
 
 def features_of(path: Path) -> Iterator[dict[str, Any]]:
     """The features, or bare geometries, of a GeoJSON file, one by one.
 
     Raises:
-        SettingsError: it cannot be read, or is no GeoJSON.
+        SettingsError: the file cannot be read, or is no GeoJSON.
     """
     return _features(read_json(path), path)
 
@@ -75,7 +75,7 @@ def drawn(found: Iterable[dict[str, Any]], path: Path) -> Drawn:
     """The polygons of all features.
 
     Raises:
-        SettingsError: a geometry that GeoJSON does not know, corners that are no numbers, or too many polygons.
+        SettingsError: an unknown geometry, corners that are no numbers, or too many polygons.
     """
     result = Drawn()
     for feature in found:
@@ -97,10 +97,10 @@ def drawn(found: Iterable[dict[str, Any]], path: Path) -> Drawn:
 
 
 def polygons_of(geometry: Any, path: Path) -> tuple[list[Polygon], int]:
-    """Polygons of ``geometry`` in level 0 pixels, and how many of its parts are no areas; nothing of None.
+    """Polygons of ``geometry`` in level 0 pixels, and the number of its points and lines; None has neither.
 
     Raises:
-        SettingsError: a geometry that GeoJSON does not know, or corners that are no numbers.
+        SettingsError: an unknown geometry, or corners that are no numbers.
     """
     match geometry:
         case None:
@@ -118,10 +118,10 @@ def polygons_of(geometry: Any, path: Path) -> tuple[list[Polygon], int]:
 
 
 def paint(pixels: Mask, polygons: Sequence[Polygon], value: bool, *, scale: float, path: Path) -> None:
-    """Sets the pixels in ``polygons``, whose corners are in level 0 pixels, ``scale`` of them per pixel of the mask.
+    """Sets the mask ``pixels`` inside ``polygons`` to ``value``. ``scale`` is level 0 pixels per mask pixel.
 
     Raises:
-        SettingsError: an outline that would take minutes.
+        SettingsError: an outline is so complex that filling it would take minutes.
     """
     try:
         fill(pixels, [[ring / scale for ring in rings] for rings in polygons], value)
@@ -130,10 +130,10 @@ def paint(pixels: Mask, polygons: Sequence[Polygon], value: bool, *, scale: floa
 
 
 def check_inside(polygons: Sequence[Polygon], size: Size, scale: float, path: Path) -> None:
-    """Refuse polygons that reach outside a slide of ``size`` working pixels, ``scale`` level 0 pixels each.
+    """Refuses polygons that reach outside a slide of ``size`` working pixels, ``scale`` level 0 pixels each.
 
     Raises:
-        SettingsError: naming how far they reach.
+        SettingsError: the message states how far they reach.
     """
     corners = np.concatenate([ring for rings in polygons for ring in rings])
     whole = np.array([size.width, size.height]) * scale
@@ -160,7 +160,7 @@ def _is_ring(ring: Ring) -> bool:
 
 
 def is_excluded(feature: dict[str, Any]) -> bool:
-    """Whether the class, or a part of a derived one, is cut out of the others: it marks what is no tissue."""
+    """Whether the class of a feature, or a part of a derived class, is one of ``LEFT_OUT``."""
     match feature.get("properties"):
         case {"classification": {"name": str(name)}}:
             names = name.split(":")
@@ -174,7 +174,7 @@ def is_excluded(feature: dict[str, Any]) -> bool:
 
 
 def _is_missing_core(feature: dict[str, Any]) -> bool:
-    """TMA cores that QuPath has found, and a person has marked as missing."""
+    """Whether a feature is a TMA core that somebody has marked as missing in QuPath."""
     match feature.get("properties"):
         case {"isMissing": True} | {"missing": True} | {"metadata": {"isMissing": True | "true" | "True"}}:
             return True

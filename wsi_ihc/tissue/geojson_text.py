@@ -1,4 +1,4 @@
-"""The JSON in a GeoJSON file, also in a .zip or .gz as QuPath exports it; never more than a bound."""
+"""The JSON in a GeoJSON file, also in a .zip or .gz as QuPath exports it, up to a bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from wsi_ihc.errors import SettingsError
 
 MOST_BYTES = 64_000_000
-"""Of text. Outlines of tissue take a megabyte; parsed, text takes up to ten times its size."""
+"""Most bytes of text. Outlines of tissue take a megabyte; parsed JSON takes up to ten times the size of its text."""
 
 
 def read_json(path: Path) -> Any:
@@ -42,7 +42,7 @@ def read_json(path: Path) -> Any:
 
 
 def _unpacked(stream: BinaryIO, path: Path) -> bytes:
-    """At most one byte more than is allowed, so that too much is seen."""
+    """The text of the file, unpacked: at most one byte more than ``MOST_BYTES``, to recognise a longer one."""
     head = stream.read(4)
     stream.seek(0)
     if head.startswith(b"\x1f\x8b"):

@@ -11,40 +11,41 @@ from numpy.typing import NDArray
 from wsi_ihc.tissue.shapes import Mask, dilated, hysteresis, kept_pieces, pixel_counts
 
 MIN_STROKE_UM = 100.0
-"""Less than a square of this side is a speck of pigment or a dark fold, not a stroke."""
+"""A stroke has at least the area of a square of this side; smaller pieces are pigment or dark folds."""
 TEXTURE = 0.06
-"""Density, root mean square of what is finer than a cell nest. Green ink: median 0.03 on glass, 0.07 over glands."""
+"""Least texture of cells under ink: root mean square of density at scales below a nest of cells. Green ink has a
+median of 0.03 on glass and 0.07 over glands."""
 CELL_UM = 16.0
 CELLS_UM = 24.0
-"""Scale of texture, and of the neighbourhood in which it is measured."""
+"""Scale of the texture, and of the neighbourhood in which it is measured."""
 OPAQUE = 1.5
-"""Mean density beyond which a scanner's values are noise."""
+"""Mean optical density above which the values of a scanner are noise."""
 
 
 class Sign(IntFlag):
-    """What a pixel says of ink, and of tissue: bits of a byte, for a picture of a whole slide is large.
+    """Evidence of ink and of tissue in a pixel: bits of one byte, because the picture of a whole slide is large.
 
-    Strokes fade into the colours of pale nuclei and eosin: blue and red ink are followed from where they are ink
-    without doubt as far as they may be.
+    Strokes fade into the colours of pale nuclei and eosin. So blue and red ink have a strict sign (BLUE, RED), and a
+    weak one (BLUISH, REDDISH) that counts only where it is connected to a strict one.
     """
 
     CERTAIN = 1
-    """Ink of another colour, or blackness."""
+    """Ink of another colour, or black."""
     BLUISH = 2
     BLUE = 4
     REDDISH = 8
     RED = 16
     COLOURED = 32
-    """Perhaps tissue, if it is no ink."""
+    """Possibly tissue, unless it is ink."""
     STRONG = 64
-    """Surely tissue, if it is no ink."""
+    """Certainly tissue, unless it is ink."""
 
 
 def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Signs of ink and of blackness in optical densities: a sum of ``Sign`` for each pixel, (height, width).
+    """Signs of ink and black from optical densities: a sum of ``Sign`` for each pixel, (height, width).
 
-    Haematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB far more; none of the three leaves
-    red at a sixth of green while taking most of blue, and none is neutral when dark.
+    Haematoxylin absorbs green about as much as red (0.65 : 0.70), eosin and DAB absorb green far more. None of the
+    three absorbs red only a sixth as much as green while it absorbs most of blue, and none is neutral when dark.
     """
     darkest, palest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     navy_ink = (red > 1.3) & (red > 1.02 * green) & (blue < 0.75 * red)
@@ -66,7 +67,7 @@ def ink_signs(red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArra
 
 
 def find_ink(signs: NDArray[np.uint8], mpp: float) -> Mask:
-    """Pixels of ink and of blackness, in strokes no smaller than ``MIN_STROKE_UM``."""
+    """Pixels of ink and black, in strokes of at least ``MIN_STROKE_UM`` squared."""
     ink = signs & Sign.CERTAIN > 0
     ink |= hysteresis(signs & Sign.BLUISH > 0, signs & Sign.BLUE > 0)
     ink |= hysteresis(signs & Sign.REDDISH > 0, signs & Sign.RED > 0)
@@ -74,10 +75,10 @@ def find_ink(signs: NDArray[np.uint8], mpp: float) -> Mask:
 
 
 def under_ink(ink: Mask, density: NDArray[np.float32], mpp: float) -> Mask:
-    """Where ``ink`` varies as finely as the cells below it do; grown back to the edge of the stroke.
+    """Where ``ink`` has the fine texture of cells below it; the result is grown to the edge of the stroke.
 
-    The edge itself is a step of density, which would look like texture: only the inside of a stroke is measured, and
-    compared with itself alone. What is black all through shows nothing.
+    The edge is a step of density, which would count as texture. So only the inside of a stroke is measured, and
+    compared only with itself. Fully black ink shows no texture.
     """
     edge = max(1.0, CELL_UM / mpp)
     inside = (~dilated(~ink, edge)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The tissue of a working plane, and how softly it ends."""
+"""The tissue mask of a working plane, with soft edges."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from wsi_ihc.pyramid.geometry import Region, Size
 
 _REACH = 3
-"""Mask pixels beyond the tissue that its softened edge reaches, and one more for the interpolation."""
+"""Mask pixels by which the soft edge reaches beyond the tissue, and one more for the interpolation."""
 
 
 @dataclass(frozen=True, eq=False)
 class TissueMask:
-    """Tissue, its margin included, on a grid coarser than the working plane.
+    """Tissue with its margin, on a coarser grid than the working plane.
 
-    Mask pixel (i, j) covers working pixels ``[i * downsample, (i + 1) * downsample)`` and likewise in width.
-    Beyond the last mask pixel the last one counts: a slide's edge does not fade.
+    Mask pixel (i, j) covers working pixels ``[i * downsample, (i + 1) * downsample)``, and likewise in width. The
+    first and last mask pixels extend beyond the plane: tissue at the edge of a slide does not fade.
     """
 
     pixels: NDArray[np.bool_]
@@ -28,14 +28,14 @@ class TissueMask:
     downsample: float
     """Working pixels per mask pixel."""
     size: Size
-    """Of the working plane."""
+    """Size of the working plane, pixels."""
     notices: tuple[str, ...] = ()
-    """What a user should know about how it was found."""
+    """Lines for the user about the outlines."""
 
     def fraction(self, region: Region) -> float:
-        """Share of ``region``'s area, in working pixels, that is tissue of this plane; 0 to 1.
+        """Share of the area of ``region`` (working pixels) that is tissue of this plane, 0 to 1.
 
-        A mask pixel counts by the part of it that lies in the region.
+        A mask pixel counts with the part that lies in the region.
         """
         if region.area == 0:
             return 0.0
@@ -48,9 +48,9 @@ class TissueMask:
     def coverage(self, region: Region) -> NDArray[np.float32] | None:
         """(height, width) float32 opacity of the stained pixels over white, or None where it is 1 everywhere.
 
-        1 on tissue and on the mask pixel around it, then falling smoothly to 0 over two more (16 um at the default
-        resolution of the mask). A working pixel's value depends on its place in the plane alone: it is the same, bit
-        for bit, in every region that holds it.
+        It is 1 on tissue and one mask pixel around it, and falls smoothly to 0 over two more (16 um at the default
+        resolution of the mask). The value of a working pixel depends only on its place in the plane: it is the same,
+        bit for bit, in every region that contains it.
         """
         if region.area == 0:
             return np.zeros(region.size, np.float32)
@@ -69,11 +69,11 @@ class TissueMask:
         soft = self._softened(rows, columns)
         if soft.all():
             return True
-        # A tap of weight 0 is not seen: at the first and last pixel that decides.
+        # A tap of weight 0 does not count: this matters at the first and the last pixel.
         return bool(soft[np.ix_(rows.seen(), columns.seen())].any())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To other processes a pixel travels as a bit: schedulers keep what they pass on."""
+        """Pickles a pixel as one bit: schedulers keep the messages that they pass on."""
         return _unpacked, (np.packbits(self.pixels), self.pixels.shape, self.downsample, self.size)
 
     def _taps_under(self, region: Region) -> tuple[_Taps, _Taps]:
@@ -81,9 +81,9 @@ class TissueMask:
         return rows, _taps(region.left, region.width, self.downsample, self.pixels.shape[1])
 
     def _softened(self, rows: _Taps, columns: _Taps) -> NDArray[np.float32]:
-        """Opacity at the centres of the mask pixels that the taps span: a dilation by one, then a binomial blur.
+        """Opacity at the centres of the mask pixels that the taps span: a dilation by two pixels, then a binomial blur.
 
-        Its values are sixteenths, exact in float32, and come from ``_REACH`` neighbours: cropping changes nothing.
+        Its values are sixteenths, exact in float32, and depend on ``_REACH`` neighbours: cropping changes nothing.
         """
         crop = self._padded_crop(rows, columns)
         if crop.all():
@@ -112,9 +112,9 @@ class _Taps:
     """For each working pixel of a line: the mask pixel at or before its centre, and the weight of the next one."""
 
     first: int
-    """Mask pixel that index 0 stands for."""
+    """Number of the mask pixel at index 0."""
     length: int
-    """Mask pixels from the first to the last in use."""
+    """Number of mask pixels from the first to the last one used."""
     index: NDArray[np.intp]
     weight: NDArray[np.float32]
 
@@ -125,7 +125,7 @@ class _Taps:
 
 
 def _taps(start: int, count: int, downsample: float, size: int) -> _Taps:
-    """Taps of working pixels ``[start, start + count)``, from float64 of absolute places: none depends on ``start``."""
+    """Taps of working pixels ``[start, start + count)``, from absolute positions: they do not depend on ``start``."""
     place = (np.arange(start, start + count, dtype=np.float64) + 0.5) / downsample - 0.5
     place = np.clip(place, 0, size - 1)
     index = np.floor(place).astype(np.intp)
@@ -135,7 +135,7 @@ def _taps(start: int, count: int, downsample: float, size: int) -> _Taps:
 
 
 def _interpolated(values: NDArray[np.float32], taps: _Taps, axis: int) -> NDArray[np.float32]:
-    """Linear between ``values`` along ``axis``. ``a + (b - a) * w`` gives exactly ``a`` where both are equal."""
+    """Linear interpolation along ``axis``. ``a + (b - a) * w`` is exactly ``a`` where both values are equal."""
     steps = np.diff(values, axis=axis)
     weight = taps.weight if axis == 1 else taps.weight[:, None]
     result = np.take(steps, taps.index, axis=axis)
@@ -145,7 +145,7 @@ def _interpolated(values: NDArray[np.float32], taps: _Taps, axis: int) -> NDArra
 
 
 def _overlaps(start: int, stop: int, downsample: float, size: int) -> tuple[int, NDArray[np.float64]]:
-    """First mask pixel under working pixels ``[start, stop)``, and how many of them lie on it and each next one."""
+    """First mask pixel under working pixels ``[start, stop)``, and how many of them lie on it and on each next one."""
     if stop <= start:
         return 0, np.zeros(0)
     first = min(size - 1, int(start / downsample))

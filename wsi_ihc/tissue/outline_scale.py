@@ -1,4 +1,4 @@
-"""Were outlines drawn on this slide, or on a smaller export of it, or written in micrometres?"""
+"""Recognises outlines that were drawn on a smaller export of the slide, on another image, or written in micrometres."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from wsi_ihc.tissue.shapes import Mask
 
 MOSTLY = 0.5
-"""Share of what is outlined that must be tissue; drawn by hand around it, 0.7 and more is."""
+"""Least share of tissue inside the outlines; outlines drawn by hand have 0.7 and more."""
 FITS = 0.6
-"""Share from which enlarged outlines fit the tissue."""
+"""Least share of tissue inside enlarged outlines that fit."""
 SMALLER = (2.0, 4.0, 8.0, 16.0, 32.0)
-"""Sizes of exports that people draw on."""
+"""Factors by which exports that people draw on are smaller."""
 
 
 def scale_doubt(drawn: Mask, tissue: Mask, mpp: float | None) -> str | None:
-    """What speaks against outlines that enclose ``drawn``, or None.
+    """A reason to doubt outlines that enclose ``drawn``; None where there is none.
 
-    Both masks show the whole slide, at any two resolutions. ``mpp`` is that of level 0 in um/px: outlines in um are
-    that much too small.
+    Both masks show the whole slide, at any two resolutions. ``mpp`` is um/px of level 0: outlines in um are too small
+    by this factor.
     """
     found = cv2.resize(tissue.view(np.uint8), drawn.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     share = _share(drawn, found)
@@ -44,7 +44,7 @@ def _share(drawn: Mask, tissue: Mask) -> float:
 
 
 def _has_room(drawn: Mask, factor: float) -> bool:
-    """Whether the outlines, enlarged from the top left corner, would still lie in the slide."""
+    """Whether the outlines, enlarged from the top left corner, still lie inside the slide."""
     rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     height, width = drawn.shape
     return bool((rows[-1] + 1) * factor <= 1.01 * height and (columns[-1] + 1) * factor <= 1.01 * width)

@@ -1,4 +1,4 @@
-"""Masks to polygons and back: exact, as the same mask comes out again."""
+"""Masks to polygons and back, without loss: the same mask comes out again."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from numpy.typing import NDArray
 from wsi_ihc.tissue.shapes import Mask
 
 Ring = NDArray[np.float64]
-"""(n, 2) corners x, y; the last joins the first."""
-
+"""(n, 2) corners x, y; the last is joined to the first."""
 
 MOST_CROSSINGS = 100_000_000
-"""Of sides of rings with rows of pixels, in one polygon: some seconds."""
+"""Most crossings between the sides of a ring and the rows of the mask: they take some seconds."""
 PART = 2_000_000
-"""Crossings that are held at a time, some 100 MB."""
+"""Crossings that are in memory at a time, some 100 MB."""
 
 
 class TooComplexError(ValueError):
-    """A polygon that would take minutes to fill. The text is the reason alone."""
+    """A polygon that would take minutes to fill. The text is only the reason; the caller names the file."""
 
 
 def outlines(mask: Mask) -> Iterator[list[Ring]]:
     """For each 4-connected piece of ``mask``, top to bottom: its outline, then the outlines of its holes.
 
-    Rings run through the middles of the sides between tissue and glass, in units of mask pixels with zero at the top
-    left corner of the first. They never touch themselves or each other, even where pixels meet at a corner, and hold
-    the centres of exactly the pixels of ``mask``.
+    Rings run through the middles of the sides between tissue and glass. The unit is a mask pixel, and zero is the top
+    left corner of the first. Rings never touch themselves or each other, even where pixels meet at a corner, and
+    contain the centres of exactly the pixels of ``mask``.
     """
-    from skimage.measure import find_contours  # a second to import, and only this needs it
+    from skimage.measure import find_contours  # takes a second to import, and only this function needs it
 
     count, label = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)
     padded = np.pad(mask, 1).astype(np.float64)
@@ -46,10 +45,10 @@ def outlines(mask: Mask) -> Iterator[list[Ring]]:
 
 
 def fill(mask: Mask, polygons: Sequence[Sequence[Ring]], value: bool) -> None:
-    """Sets the pixels of ``mask`` whose centres lie in any of ``polygons``: each an outline with its holes.
+    """Sets the pixels of ``mask`` whose centres lie in any of ``polygons``; each is an outline and its holes.
 
     Raises:
-        TooComplexError: a polygon crosses the rows of the mask more than ``MOST_CROSSINGS`` times.
+        TooComplexError: a ring crosses the rows of the mask more than ``MOST_CROSSINGS`` times.
     """
     for rings in polygons:
         points = np.concatenate(rings)
@@ -61,7 +60,7 @@ def fill(mask: Mask, polygons: Sequence[Sequence[Ring]], value: bool) -> None:
 
 
 def signed_area(ring: Ring) -> float:
-    """Shoelace formula; the sign tells the sense of rotation."""
+    """Area by the shoelace formula; the sign is the direction of rotation."""
     x, y = ring[:, 0], ring[:, 1]
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
@@ -71,16 +70,19 @@ def _inside(mask: Mask, row: int, column: int) -> bool:
 
 
 def _corners(ring: Ring) -> Ring:
-    """``ring`` without the points on straight lines."""
+    """``ring`` without the points that lie on straight lines."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
     return np.asarray(ring[turns])
 
 
 def _parity(rings: Sequence[Ring], shape: tuple[int, ...]) -> Mask:
-    """Pixels of ``shape`` whose centres the rings go around an odd number of times.
+    """(height, width) mask of ``shape``: pixels whose centres the rings go around an odd number of times.
 
-    Each side of a ring toggles, in every row whose centre line it crosses, all pixels to the right of the crossing.
+    In every row whose centre line a side of a ring crosses, it toggles all pixels to the right of the crossing.
+
+    Raises:
+        TooComplexError: more than ``MOST_CROSSINGS`` crossings.
     """
     toggles = np.zeros((shape[0], shape[1] + 1), np.uint8)
     for ring in rings:
@@ -105,7 +107,7 @@ def _parity(rings: Sequence[Ring], shape: tuple[int, ...]) -> Mask:
 def _toggle(
     toggles: NDArray[np.uint8], upper: Ring, lower: Ring, first: NDArray[np.int64], crossings: NDArray[np.int64]
 ) -> None:
-    """Toggles the pixel at the right of each place where a side crosses the centre line of a row."""
+    """Toggles the pixel to the right of each crossing of a side with the centre line of a row, in place."""
     side = np.repeat(np.arange(len(upper)), crossings)
     row = np.arange(len(side)) - np.repeat(np.cumsum(crossings) - crossings, crossings) + first[side]
     slope = (lower[side, 0] - upper[side, 0]) / (lower[side, 1] - upper[side, 1])

@@ -1,4 +1,4 @@
-"""The mask to look at: as a picture of its own, and drawn on the slide."""
+"""Pictures of the mask: by itself, and as an outline on the slide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wsi_ihc.tissue.mask import TissueMask
 
 OUTLINE = (0, 160, 0)
-"""Green stands out on pink, violet and brown."""
+"""RGB of the outline: green stands out on pink, violet and brown."""
 
 
 def mask_picture(mask: TissueMask) -> NDArray[np.uint8]:
@@ -18,7 +18,7 @@ def mask_picture(mask: TissueMask) -> NDArray[np.uint8]:
 
 
 def overlay_picture(mask: TissueMask, thumbnail: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB: ``thumbnail``, which shows the whole slide, with the outline of the tissue on it."""
+    """(height, width, 3) RGB: the outline of the tissue on ``thumbnail``, which shows the whole slide."""
     height, width = thumbnail.shape[:2]
     pixels = cv2.resize(mask.pixels.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -27,6 +27,6 @@ def overlay_picture(mask: TissueMask, thumbnail: NDArray[np.uint8]) -> NDArray[n
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """``picture``, grey or RGB, as a PNG file's bytes."""
+    """``picture``, (height, width) grey or (height, width, 3) RGB uint8, as the bytes of a PNG file."""
     encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])[1]
     return encoded.tobytes()

@@ -1,4 +1,4 @@
-"""Regions that a person named and drew: one mask for each name."""
+"""Regions that a person has drawn and named: one mask for each name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wsi_ihc.tissue.geojson_features import check_inside, features_of, is_exclud
 from wsi_ihc.tissue.mask import TissueMask
 
 MOST = 50
-"""Names that a table still shows in a way that anybody reads."""
+"""Most names: a table of more is not readable."""
 
 
 def read_regions(path: Path, *, size: Size, scale: float, downsample: float) -> dict[str, TissueMask]:
     """The masks of the annotations in the GeoJSON file ``path``, by name, on a working plane of ``size``.
 
-    An annotation is called by its name, else by its class, else by its number. Annotations of one name are one
-    region. Arguments and formats are those of :func:`wsi_ihc.tissue.read_geojson`.
+    A region is named by the name of its annotation, else by its class, else by its number. Annotations with the same
+    name are one region. Arguments and formats are those of :func:`wsi_ihc.tissue.read_geojson`.
 
     Raises:
         SettingsError: no such file, no polygons in it, or more than ``MOST`` names.

@@ -1,27 +1,27 @@
 """Tissue or glass, from the colours of a thumbnail.
 
-What decides is not how dark a pixel is (pen, dust, coverslip edges and black borders are dark as well) nor a
-threshold that splits this slide's histogram in two (a field without glass would be split in halves), but whether
-glass of this slide's own colour has lost green light as tissue stains make it lose:
+Darkness does not decide: pen, dust, coverslip edges and black borders are dark as well. Nor does a threshold that
+splits the histogram of the slide in two: it would split a field without glass. A pixel is tissue where it absorbs
+green light, relative to the glass of this slide, as the stains of tissue do:
 
 1. **Glass.** Its colour is that of the brightest large peak among smooth, bright, nearly neutral pixels
    (:func:`glass_colour`). A field without any is measured against white.
-2. **Optical density** relative to that glass (Beer-Lambert), so that lamp, scanner and tint of the glass drop out.
+2. **Optical density** relative to that glass (Beer-Lambert): lamp, scanner and tint of the glass do not matter.
 3. **Stain signal**: density in green minus the smaller of red and blue. Haematoxylin, eosin and DAB all absorb green
-   more than one of the other two (vectors of Ruifrok and Johnston, 2001); everything grey gives 0, and so do green
-   ink and yellow mountant. It adds up along pale tissue, where brightness does not.
-4. **Ink** is found by densities that no tissue stain has (:mod:`wsi_ihc.tissue.ink`) and taken out, with its halo.
-5. **Hysteresis**: pixels above a low threshold are tissue where they are connected to pixels above a high one that
-   lie away from ink: pale tissue joins its darker parts, noise and the fringes of pen strokes stay out.
-   What is dark but hardly coloured (coverslip edges, fibres) is no tissue either.
-6. **Ink over tissue** is tissue again: where a stroke up to ``max_stroke_um`` wide has tissue on both sides, and
-   where it shows the fine texture of cells and is connected to tissue.
-7. **Closing** joins the membranes of fat cells and the threads of loose tissue; pieces with less evidence than
-   ``min_area_um2`` are dust; holes up to ``max_hole_um2`` (lumina of fat cells, glands, small vessels) and holes
+   more than red or more than blue (vectors of Ruifrok and Johnston, 2001). Grey gives 0, and so do green ink and
+   yellow mountant. Pale tissue has a signal where its brightness hardly differs from that of glass.
+4. **Ink** has densities that no tissue stain has (:mod:`wsi_ihc.tissue.ink`); it is removed with its halo.
+5. **Hysteresis**: pixels above a low threshold are tissue where they are connected to pixels above a high threshold
+   that lie away from ink. So pale tissue joins its darker parts, and noise and the fringes of pen strokes stay out.
+   Dark pixels with hardly any colour (coverslip edges, fibres) are not tissue.
+6. **Ink over tissue** is tissue where a stroke of at most ``max_stroke_um`` has tissue on both sides, and where it
+   shows the fine texture of cells and is connected to tissue.
+7. **Closing** joins the membranes of adipocytes and the threads of loose tissue. Pieces with less evidence than
+   ``min_area_um2`` are dust. Holes up to ``max_hole_um2`` (adipocytes, lumina of glands and small vessels) and holes
    that are ink belong to the tissue.
 
-The costs are unequal: a piece of glass that is stained costs time, a piece of tissue that is not may cost a diagnosis.
-Thresholds are therefore set low.
+The two errors are not equal: stained glass costs time, but tissue that is not stained may cost a diagnosis. So the
+thresholds are low.
 """
 
 from __future__ import annotations
@@ -40,27 +40,28 @@ from wsi_ihc.tissue.shapes import Mask, closed, dilated, enclosed, hysteresis, k
 
 DEFAULTS = TissueSettings()
 ASSUMED_GLASS = (245.0, 245.0, 245.0)
-"""RGB of the glass of a field that shows none: what scanners set white to."""
+"""RGB of the glass for a field that shows no glass: the white of usual scanners."""
 LOW_SIGNAL = 0.02
 """Optical density. Bare glass has a standard deviation of 0.0015 to 0.006 in 26 pictures."""
 HIGH_SIGNAL = 0.045
 MIN_COLOUR_SHARE = 0.08
-"""Of the signal in the density. Pale DAB on grey muscle has 0.10 to 0.17, a coverslip edge 0.025."""
+"""Least share of the stain signal in the mean density. Pale DAB on grey muscle has 0.10 to 0.17, a coverslip edge
+0.025."""
 MIN_PIECE_PX = 4
-"""However coarse the thumbnail, less is noise."""
+"""Fewer pixels are noise, at any resolution of the thumbnail."""
 
 
 def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSettings = DEFAULTS) -> Mask:
     """(height, width) bool, True on tissue, from (height, width, 3) uint8 RGB at ``mpp`` um/px; without margin.
 
-    Memory bound: some 12 bytes a pixel beside ``rgb``, 15 where there is ink; densities are never held for the whole
-    picture unless there is ink on it.
+    Memory bound: some 12 bytes per pixel beside ``rgb``, 15 where there is ink. The densities of the whole picture
+    are in memory only where there is ink.
     """
     glass = glass_colour(rgb) or ASSUMED_GLASS
     signs = _signs(rgb, glass)
     ink = find_ink(signs, mpp)
     textured = under_ink(ink, _mean_density(optical_density(rgb, glass)), mpp) if ink.any() else None
-    # The picture itself is not needed any more, and it is the largest array here.
+    # The picture is the largest array here, and is not needed any more.
     del rgb
     near_ink, around_ink = dilated(ink, settings.ink_halo_um / mpp), dilated(ink, settings.ink_fringe_um / mpp)
     coloured, strong = (signs & Sign.COLOURED > 0) & ~near_ink, (signs & Sign.STRONG > 0) & ~around_ink
@@ -74,9 +75,9 @@ def tissue_from_thumbnail(rgb: NDArray[np.uint8], mpp: float, settings: TissueSe
 
 
 def _signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """What each pixel and its neighbours say: a sum of ``Sign``, (height, width).
+    """Evidence in each pixel and its neighbours: a sum of ``Sign``, (height, width) uint8.
 
-    Computed in bands of rows, so that no density of the whole picture is ever in memory.
+    Computed in bands of rows, so that the densities of the whole picture are never in memory.
     """
     signs = np.empty(rgb.shape[:2], np.uint8)
     for band in bands(rgb.shape[0]):
@@ -90,18 +91,18 @@ def _signs(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> NDArray
 
 
 def _with_inked(evidence: Mask, near_ink: Mask, textured: Mask, mpp: float, settings: TissueSettings) -> Mask:
-    """``evidence`` and what ink hides of it."""
+    """``evidence`` and the tissue that ink hides."""
     between = closed(evidence, settings.max_stroke_um / 2 / mpp)
     return hysteresis(evidence | (near_ink & (textured | between)), evidence)
 
 
 def without_dust(tissue: Mask, evidence: Mask, min_px: float) -> Mask:
-    """The pieces with at least ``min_px`` of evidence: closing and ink gave them area that proves nothing."""
+    """The pieces with at least ``min_px`` of evidence; area that closing and ink added does not count."""
     return kept_pieces(tissue, lambda label, count: pixel_counts(label, count, evidence) >= min_px)
 
 
 def with_holes(tissue: Mask, ink: Mask, max_px: float) -> Mask:
-    """``tissue`` and those of its holes that are at most ``max_px`` large, or ink for more than half."""
+    """``tissue`` with these holes filled: at most ``max_px`` pixels large, or more than half ink."""
 
     def is_filled(label: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
         area, inked = pixel_counts(label, count), pixel_counts(label, count, ink)
@@ -111,10 +112,10 @@ def with_holes(tissue: Mask, ink: Mask, max_px: float) -> Mask:
 
 
 def glass_colour(rgb: NDArray[np.uint8]) -> tuple[float, float, float] | None:
-    """RGB of bare glass, or None when too little of the picture can be glass.
+    """RGB of bare glass; None where too few pixels can be glass.
 
-    Glass is smooth, bright, and may be grey, yellowish or bluish, but hardly ever magenta, which is what H&E makes
-    of tissue. Pure white is what readers paint where nothing was scanned, and says nothing.
+    Glass is smooth and bright. It may be grey, yellowish or bluish, but is hardly ever magenta, the colour of tissue
+    in H&E. Pure white is left out: readers use it where nothing was scanned.
     """
     histogram = np.zeros(256, np.int64)
     for glassy, pixels in _glassy_bands(rgb):
@@ -135,7 +136,7 @@ def glass_colour(rgb: NDArray[np.uint8]) -> tuple[float, float, float] | None:
 
 
 def _glassy_bands(rgb: NDArray[np.uint8]) -> Iterator[tuple[Mask, NDArray[np.uint8]]]:
-    """Bands of rows, and which of their pixels may be glass."""
+    """For each band of rows: the mask of pixels that may be glass, and the pixels."""
     for band in bands(rgb.shape[0]):
         roughness = cv2.morphologyEx(rgb[band.seen][..., 1], cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[band.own]
         pixels = rgb[band.rows]
@@ -145,7 +146,7 @@ def _glassy_bands(rgb: NDArray[np.uint8]) -> Iterator[tuple[Mask, NDArray[np.uin
 
 
 def _median(counts: NDArray[np.int64]) -> float:
-    """The median of a histogram's values, the mean of the middle two where they differ."""
+    """The median of the values in a histogram; the mean of the middle two where they differ."""
     reached, total = np.cumsum(counts), int(counts.sum())
     low, high = (int(np.searchsorted(reached, rank, side="right")) for rank in ((total - 1) // 2, total // 2))
     return (low + high) / 2
@@ -157,6 +158,6 @@ def _mean_density(densities: Sequence[NDArray[np.float32]]) -> NDArray[np.float3
 
 
 def optical_density(rgb: NDArray[np.uint8], glass: tuple[float, float, float]) -> list[NDArray[np.float32]]:
-    """Density of red, green and blue, each (height, width), relative to ``glass``; nothing is brighter than glass."""
+    """Optical densities of red, green and blue, each (height, width), relative to ``glass``, and never below 0."""
     tables = [np.maximum(density_table(white), 0) for white in glass]
     return [table[rgb[..., channel]] for channel, table in enumerate(tables)]

@@ -1,4 +1,4 @@
-"""Connected pieces and discs on masks; sizes in pixels."""
+"""Connected pieces of masks, and morphology with discs; sizes in pixels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wsi_ihc.tissue.bands import bands
 
 Mask = NDArray[np.bool_]
 Judge = Callable[[NDArray[np.int32], int], NDArray[np.bool_]]
-"""From the pieces' labels (0 is what lies outside of all) and how many labels there are: which to keep."""
+"""Which labels to keep, from the label of each pixel (0 is outside of all pieces) and the number of labels."""
 
 
 def kept_pieces(mask: Mask, judge: Judge) -> Mask:
     """The 8-connected pieces of ``mask`` that ``judge`` keeps."""
-    if not mask.any():  # mostly so for ink; labels take four bytes a pixel
+    if not mask.any():  # usual for ink, and saves labels of four bytes per pixel
         return mask.copy()
     count, label = _labelled(mask, connectivity=8)
     keep = judge(label, count)
@@ -27,15 +27,15 @@ def kept_pieces(mask: Mask, judge: Judge) -> Mask:
 
 
 def _labelled(mask: Mask, connectivity: Literal[4, 8]) -> tuple[int, NDArray[np.int32]]:
-    """How many labels there are, and the label of each pixel: 0 outside ``mask``, then 1, 2, … for its pieces."""
+    """The number of labels, and the label of each pixel: 0 outside ``mask``, 1, 2, … for its pieces."""
     count, label = cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)
     return count, np.asarray(label, np.int32)
 
 
 def pixel_counts(label: NDArray[np.int32], count: int, where: Mask | None = None) -> NDArray[np.int64]:
-    """Pixels of each of ``count`` labels, all of them or those of ``where``.
+    """Number of pixels of each of ``count`` labels; only those in ``where``, if it is given.
 
-    In bands of rows: NumPy would first make 64-bit integers of the whole picture.
+    Computed in bands of rows: NumPy would first convert the whole picture to 64-bit integers.
     """
     counts = np.zeros(count, np.int64)
     for band in bands(label.shape[0]):
@@ -45,7 +45,7 @@ def pixel_counts(label: NDArray[np.int32], count: int, where: Mask | None = None
 
 
 def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
-    """``values[label]``, in bands of rows for the same reason."""
+    """``values[label]``, in bands of rows as in ``pixel_counts``."""
     found = np.empty(label.shape, bool)
     for band in bands(label.shape[0]):
         found[band.rows] = values[label[band.rows]]
@@ -53,14 +53,14 @@ def _of_labels(values: NDArray[np.bool_], label: NDArray[np.int32]) -> Mask:
 
 
 def hysteresis(low: Mask, high: Mask) -> Mask:
-    """The pieces of ``low`` that hold a pixel of ``high``."""
+    """The pieces of ``low`` that contain a pixel of ``high``."""
     if not high.any():
         return high.copy()
     return kept_pieces(low, lambda label, count: pixel_counts(label, count, high) > 0)
 
 
 def enclosed(mask: Mask) -> Mask:
-    """Pixels outside ``mask`` that are cut off by it from the edge of the picture."""
+    """The holes of ``mask``: pixels outside it that it separates from the edge of the picture."""
     count, label = _labelled(~mask, connectivity=4)
     open_ones = np.zeros(count, bool)
     for edge in (label[0], label[-1], label[:, 0], label[:, -1]):
@@ -70,16 +70,16 @@ def enclosed(mask: Mask) -> Mask:
 
 
 def dilated(mask: Mask, radius: float) -> Mask:
-    """``mask`` grown by a disc; by nothing when ``radius`` is under half a pixel."""
+    """``mask`` grown by a disc of ``radius`` pixels; unchanged below half a pixel."""
     if round(radius) < 1 or not mask.any():
         return mask
-    # Distances instead of a structuring element: as fast for a disc of a hundred pixels as for one of two.
+    # A distance transform takes the same time for every radius; a structuring element does not.
     distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.asarray(distance <= round(radius))
 
 
 def closed(mask: Mask, radius: float) -> Mask:
-    """``mask`` with gaps up to a disc closed; tissue that is cut by the picture's edge goes on beyond it."""
+    """``mask`` closed by a disc of ``radius`` pixels; tissue at the edge of the picture continues beyond it."""
     if round(radius) < 1:
         return mask
     pad = round(radius) + 1
