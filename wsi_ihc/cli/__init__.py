@@ -11,7 +11,7 @@ import click
 
 from wsi_ihc import __version__
 from wsi_ihc.cli.supervision import Advice, run_supervised
-from wsi_ihc.cli.terminal import complain, flush_streams, prepare_streams
+from wsi_ihc.cli.terminal import complain, flush_streams, log_to_terminal, prepare_streams
 from wsi_ihc.errors import DeviceError, StorageError, WsiIhcError, one_line
 
 COMMANDS = {
@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     prepare_streams()
+    log_to_terminal()
     try:
         return _command(arguments)
     finally:

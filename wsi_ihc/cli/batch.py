@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from wsi_ihc.cli.options import SLIDE, conversion_options, conversion_settings
-from wsi_ihc.cli.terminal import complain, say
+from wsi_ihc.cli.terminal import complain, log_to_terminal, say
 from wsi_ihc.errors import SettingsError
 from wsi_ihc.machine.text import json_text
 
@@ -99,7 +99,7 @@ def batch(
     wsi-ihc batch slides/ --recursive -o stained/ --gpus all --generator mymodel
     wsi-ihc status stained/
     """
-    logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
+    log_to_terminal(logging.ERROR if quiet else logging.WARNING)
     from wsi_ihc.batch import BatchOptions, Limits, Records, gather
     from wsi_ihc.batch.limits import STALL_S, default_memory
 

@@ -13,7 +13,7 @@ import click
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_settings
 from wsi_ihc.cli.progress import conversion_progress
-from wsi_ihc.cli.terminal import say
+from wsi_ihc.cli.terminal import log_to_terminal, say
 from wsi_ihc.machine.stopwatch import duration
 from wsi_ihc.output.names import OutputName
 
@@ -54,7 +54,7 @@ def convert(
     settings = conversion_settings(values)
     # Threads of the generator that spin while they wait take the cores from reading, encoding and their neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _log_to_terminal(quiet, verbose)
+    log_to_terminal(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     with conversion_progress(quiet) as progress:  # on a terminal the bar shows before torch is imported
         # Imported objects live as long as the process: they are kept out of garbage collection.
         gc.disable()
@@ -87,15 +87,6 @@ def convert(
         from wsi_ihc.cli.report import report_after_conversion
 
         report_after_conversion(slide, report.output, quiet=quiet)
-
-
-def _log_to_terminal(quiet: bool, verbose: bool) -> None:
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR)
-    logging.getLogger("wsi_ihc").setLevel(level)
-    # These log a line for every tag of a damaged or informal header; our own line says what matters.
-    for library in ("tifffile", "pydicom"):
-        logging.getLogger(library).propagate = False  # pydicom sets its own level when it is imported
 
 
 def _show_estimate(estimate: ConversionEstimate) -> None:

@@ -44,6 +44,16 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def log_to_terminal(level: int = logging.WARNING) -> None:
+    """Log lines of wsi-ihc from ``level`` on become lines of the program on standard error; others only when errors."""
+    logging.basicConfig(format="wsi-ihc: %(message)s", level=logging.ERROR)
+    logging.getLogger("wsi_ihc").setLevel(level)
+    # These log a line for every tag of a damaged or informal header; our own line says what matters.
+    for library in ("tifffile", "pydicom"):
+        logging.getLogger(library).propagate = False  # pydicom sets its own level when it is imported
+        logging.getLogger(library).addHandler(logging.NullHandler())
+
+
 def flush_streams() -> None:
     """Writes out what is left. What nobody reads is dropped here: at the interpreter's end it would be a traceback."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):

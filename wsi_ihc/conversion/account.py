@@ -92,4 +92,6 @@ def refuse_doubts(source: Path, notices: Iterable[Notice]) -> None:
     """
     if doubts := warnings_among(notices):
         more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
-        raise UnsupportedSlideError(f"{source}: refused by --strict: {doubts[0]}{more}; without it this is converted")
+        raise UnsupportedSlideError(
+            f"{source}: refused by --strict: {doubts[0]}{more}; without --strict it is converted with this warning"
+        )

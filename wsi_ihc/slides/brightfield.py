@@ -45,7 +45,7 @@ def check_brightfield(slide: SlideReader, *, any_stain: bool = False) -> tuple[N
             f"{slide.path or slide.name}: H&E in brightfield RGB expected, found {evidence}; check the slide, or "
             "convert it all the same with --any-stain"
         )
-    doubt = f"{evidence[:1].upper()}{evidence[1:]}: H&E is expected" if evidence else _weak_evidence(pixels)
+    doubt = f"H&E is expected, but the slide shows {evidence}" if evidence else _weak_evidence(pixels)
     return (Notice("stain", doubt),) if doubt else ()
 
 
@@ -59,7 +59,7 @@ def _strong_evidence(pixels: NDArray[np.uint8]) -> str:
         return "shades of grey"
     brown, pink = _brown_and_pink(pixels)
     if brown > 0.6 or (brown > 0.04 and pink < 0.5):
-        return f"an IHC (DAB) stain: {brown:.0%} of the tissue is brown"
+        return f"an IHC (DAB) stain, brown in {brown:.0%} of the tissue"
     return ""
 
 
@@ -67,7 +67,7 @@ def _weak_evidence(pixels: NDArray[np.uint8]) -> str:
     """A reason to doubt that this is H&E, without proof of another stain; empty when there is none."""
     brown, pink = _brown_and_pink(pixels)
     if brown > 0.05:
-        return f"{brown:.0%} of the tissue is brown: this may be an IHC (DAB) slide, H&E is expected"
+        return f"H&E is expected, but {brown:.0%} of the tissue is brown: this may be an IHC (DAB) slide"
     if pink < 0.4:
         return f"only {pink:.0%} of the tissue is pink or purple: this does not look like H&E"
     return ""
