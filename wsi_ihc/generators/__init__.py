@@ -1,4 +1,4 @@
-"""Generators: networks, their weights, their fixed normalisation, and pixels through them."""
+"""Generators: networks, their weights, fixed normalisation, and inference."""
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.generators.bundle import (

@@ -1,7 +1,7 @@
-"""A U-Net level that weights what it hands across by an attention gate (Oktay et al. 2018, arXiv 1804.03999).
+"""A U-Net level with an attention gate on its skip connection (Oktay et al. 2018, arXiv 1804.03999).
 
-The gate compares the level's input with what its coarser levels made of it, and gives every place of the input a
-weight between 0 and 1. The layout of keys is that of BCI's ``attention_unet_32`` (Liu et al. 2022, arXiv 2204.11425).
+The gate compares the input of the level with the output of the coarser levels, and gives every position of the input
+a weight between 0 and 1. The layout of keys is that of BCI's ``attention_unet_32`` (Liu et al. 2022, arXiv 2204.11425).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from torch.nn import functional
 
 
 class AttentionBlock(nn.Module):
-    """``[W(a(x, g) * x), f(x)]`` along the channels, where ``g`` is what ``f`` has at its coarsest.
+    """``[W(a(x, g) * x), f(x)]`` along the channels, where ``g`` is the output of the coarser block inside ``f``.
 
     Args:
-        layers: of ``f``: the way down, the coarser block, the way up. None of them may work in place on its input.
+        layers: layers of ``f``: the way down, the coarser block, the way up. None may change its input in place.
         outer: channels of ``x``.
-        inner: channels at half the resolution; the coarser block gives twice as many.
+        inner: channels at half the resolution; the coarser block returns twice as many.
     """
 
     def __init__(self, layers: list[nn.Module], outer: int, inner: int) -> None:
         super().__init__()
-        # The published network normalises here by batch, whatever its other layers do.
+        # The published network has BatchNorm here, whatever norm its other layers have.
         self.W = nn.Sequential(nn.Conv2d(outer, outer, 1), nn.BatchNorm2d(outer))
         self.theta = nn.Conv2d(outer, outer, 2, stride=2, bias=False)
         self.phi = nn.Conv2d(2 * inner, outer, 1)
@@ -48,5 +48,5 @@ class AttentionBlock(nn.Module):
 
     @staticmethod
     def join(across: Tensor, inner: Tensor) -> Tensor:
-        """What is handed across, beside what comes back up."""
+        """The gated skip connection and the output of the way up, along the channels."""
         return torch.cat((across, inner), dim=1)

@@ -1,4 +1,4 @@
-"""Halving and doubling behind a small binomial blur, which leave no aliasing and no checkerboard.
+"""Halving and doubling with a small binomial blur: no aliasing and no checkerboard.
 
 Zhang 2019 (arXiv 1904.11486), with the filters and borders of the antialiased resnets of CUT (Park et al. 2020, arXiv
 2007.15651): 1 2 1 and a reflected border on the way down, 1 3 3 1 and a repeated border on the way up.
@@ -21,14 +21,14 @@ def binomial(taps: int) -> Tensor:
 
 
 class BlurDown(nn.Module):
-    """Half the height and width: every second pixel of the image behind a 3x3 binomial blur."""
+    """Half the height and width: a 3x3 binomial blur, then every second pixel."""
 
     stride = (2, 2)
-    """As a convolution states it: the network's alignment is the product of its strides."""
+    """Named as in a convolution: the alignment of a network is the product of its strides."""
 
     def __init__(self) -> None:
         super().__init__()
-        # A constant, no weight: it stays out of the state dict.
+        # A constant, not a weight: it stays out of the state dict.
         self.register_buffer("filter", binomial(3)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

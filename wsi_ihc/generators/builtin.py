@@ -1,6 +1,6 @@
-"""Generators that learn nothing: ``identity`` for tests, ``recolour`` as the baseline to beat.
+"""Generators without learnt weights: ``identity`` for tests, ``recolour`` as a baseline.
 
-Both work pixel by pixel, so besides the tensors of a network they take uint8 pixels directly.
+Both work pixel by pixel. They take tensors, as networks do, and also uint8 pixels directly.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from wsi_ihc.machine.pixel_memory import PixelMemory
 from wsi_ihc.measures.dyes import COUNTERSTAIN, DAB, EOSIN, HAEMATOXYLIN
 
 _GLASS = 244.0
-"""Level of empty glass on a usual scanner; brighter pixels are empty too."""
+"""Grey level of empty glass on a usual scanner; brighter pixels are empty too."""
 _GLASS_DENSITY = 0.02
-"""Optical density that is still glass: JPEG noise must not become a stain."""
+"""Optical density up to which a pixel is glass: JPEG noise must not become a stain."""
 _EOSIN_IN_RED = 0.6
-"""Real eosin takes more red than its vector says, and would pass for haematoxylin by this share of its own amount."""
+"""Real eosin absorbs more red than its vector says: unmixing shows this share of it as haematoxylin."""
 
 _PIXELS_AT_ONCE = 1 << 18
-"""Intermediate values of that many pixels fit a processor's cache."""
+"""Pixels that are computed at a time: their intermediate values fit into the cache of a processor."""
 
 
 class Identity(nn.Module):
-    """Gives back what it is given, exactly."""
+    """Returns its input, exactly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Identity(nn.Module):
         return x
 
     def stain_pixels(self, pixels: Tensor) -> Tensor:
-        """``(n, h, w, 3)`` uint8 to a copy of it."""
+        """A copy of ``(n, h, w, 3)`` uint8."""
         if pixels.device.type != "cpu":
             return pixels.clone(memory_format=torch.contiguous_format)
         copy = self._memory.array(tuple(pixels.shape))
@@ -45,11 +45,11 @@ class Identity(nn.Module):
 class Recolour(nn.Module):
     """Unmixes haematoxylin and eosin by optical density and paints them as a weak H-DAB.
 
-    Nuclei become blue, the bodies of cells light tan, collagen pale; glass becomes white (255). What DAB there is
-    follows eosin among haematoxylin, so it says nothing about any antigen.
+    Nuclei become blue, cytoplasm light tan, collagen pale; glass becomes white (255). DAB appears where eosin is
+    mixed with haematoxylin, so it says nothing about any antigen.
 
     Args:
-        glass: red, green and blue of the slide's empty glass.
+        glass: red, green and blue of the empty glass of the slide, 0 to 255.
     """
 
     glass: Tensor
@@ -71,7 +71,7 @@ class Recolour(nn.Module):
         return (light * 2 - 1).to(x.dtype).view(planes.shape).movedim(0, 1)
 
     def stain_pixels(self, pixels: Tensor) -> Tensor:
-        """``(n, h, w, 3)`` uint8 to the same: what ``forward`` gives, rounded."""
+        """``(n, h, w, 3)`` uint8 to the same shape: the result of ``forward``, rounded."""
         stained = torch.empty_like(pixels, memory_format=torch.contiguous_format)
         step = _PIXELS_AT_ONCE if pixels.device.type == "cpu" else pixels.numel()
         sources, targets = torch.split(pixels.reshape(-1, 3), step), torch.split(stained.view(-1, 3), step)
@@ -81,7 +81,7 @@ class Recolour(nn.Module):
         return stained
 
     def _transmitted(self, levels: Tensor) -> Tensor:
-        """``(3, pixels)`` levels of H&E in 0..255 to the share of light that the painted section lets through."""
+        """``(3, pixels)`` grey levels of H&E, 0 to 255, to the transmittance of the painted section, 0 to 1."""
         density = (self.glass.log()[:, None] - levels.clamp(min=1).log_()).sub_(_GLASS_DENSITY).clamp_(min=0)
         blue, eosin = (_mixed(row, density).clamp_(min=0) for row in self.unmix.tolist())
         nuclear = (blue - _EOSIN_IN_RED * eosin).clamp_(min=0)
@@ -94,7 +94,7 @@ class Recolour(nn.Module):
 
 
 def _mixed(weights: list[float], planes: Tensor) -> Tensor:
-    """Weighted sum of planes. A matrix product of so few rows would wait for the BLAS library's threads instead."""
+    """Weighted sum of planes; faster than a matrix product, which would wait for the threads of BLAS."""
     mixed: Tensor = planes[0] * weights[0]
     for plane, weight in zip(planes[1:], weights[1:], strict=True):
         mixed.add_(plane, alpha=weight)

@@ -1,7 +1,7 @@
 """A bundle: weights and their card in one safetensors file, ``NAME.safetensors``.
 
-One file, because it is mailed and copied. The card is JSON in the file's metadata; it carries a digest of the
-weights, which is checked whenever they are loaded. Nothing in such a file can run code.
+It is one file, because people mail and copy it. The card is JSON in the metadata of the file. It holds a digest of the
+weights, which is checked whenever they are loaded. Such a file cannot contain code.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _CARD_KEY = "wsi_ihc_card"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A generator before it is built: what it is, and its weights by state-dict key."""
+    """A generator before it is built: its card, and its weights by state-dict key."""
 
     card: GeneratorCard
     state: Mapping[str, Tensor]
 
     def build(self) -> nn.Module:
-        """The network in eval mode, float32, its norm layers as they were trained.
+        """The network in eval mode, float32, with its norm layers as trained.
 
         Raises:
             GeneratorError: if the weights do not fit the card's architecture.
         """
-        # First without memory: a card may claim a network that is larger than the machine.
+        # Checked first without memory: a card may claim a network larger than the memory of the machine.
         with torch.device("meta"):
             expected = build_network(self.card.architecture).state_dict()
         if misfit := _first_misfit(expected, self.state):
@@ -52,7 +52,7 @@ class Bundle:
 
 
 def _first_misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """The first weight that is missing, has another shape, or is one too many."""
+    """The first weight that is missing, has another shape, or does not belong to the network."""
     for name in [*expected, *state]:
         if name not in state:
             return f"{name} is missing"
@@ -64,12 +64,12 @@ def _first_misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """Digest of names, types, shapes and values in the order of the names; the file around them does not count."""
+    """SHA-256 of names, types, shapes and values of the weights, sorted by name; metadata do not count."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        # By way of bytes, because NumPy has no bfloat16.
+        # As bytes, because NumPy has no bfloat16.
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -82,13 +82,13 @@ def program() -> str:
 def save_bundle(
     path: str | Path, card: GeneratorCard, state: Mapping[str, Tensor], *, overwrite: bool = False
 ) -> Bundle:
-    """Write a bundle in one step: under its name there is never half a file. Gives back what was written.
+    """Writes a bundle: the file is complete or absent. Returns the bundle that was written.
 
     The card's ``sha256`` and ``created_by`` are filled in.
 
     Raises:
-        OutputError: if ``path`` exists and may not be overwritten.
-        StorageError: if the disk refuses.
+        OutputError: ``path`` exists and may not be overwritten.
+        StorageError: the disk refuses.
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -100,10 +100,10 @@ def save_bundle(
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check its weights against the digest in its card.
+    """Reads a bundle and compares its weights with the digest in its card.
 
     Raises:
-        GeneratorError: for a file that is no bundle, is damaged, or whose weights were changed.
+        GeneratorError: the file is no bundle or damaged, or its weights were changed.
     """
     path = Path(path)
     card = read_card(path)
@@ -118,10 +118,10 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def read_card(path: Path) -> GeneratorCard:
-    """The card alone, without reading the weights.
+    """Reads only the card, not the weights.
 
     Raises:
-        GeneratorError: for a file that is no bundle.
+        GeneratorError: the file is no bundle.
     """
     if not path.is_file():
         raise GeneratorError(f"{path}: no such bundle")

@@ -20,22 +20,22 @@ from wsi_ihc.generators.pixels import to_tensor
 from wsi_ihc.generators.receptive_field import measure_alignment
 
 _KEPT_BYTES = 384 << 20
-"""Activations of the whole sample that take more than this are computed twice instead of kept."""
+"""Activations of the whole sample that need more bytes are not kept, but computed twice."""
 
 
 @torch.no_grad()
 def pool_statistics(
     network: nn.Module, sample: Iterable[NDArray[np.uint8]], *, device: str | torch.device = "cpu"
 ) -> NormStatistics:
-    """Statistics pooled over all windows of ``sample``, layer after layer.
+    """Statistics of every norm layer, pooled over all windows of ``sample``.
 
-    It is one forward pass of the whole sample in which every norm layer sees the statistics of all windows at
-    once: layer k is measured with layers 1 to k - 1 already fixed.
+    This is one forward pass of the whole sample in which every norm layer has the statistics of all windows together:
+    layer k is measured after layers 1 to k - 1 have been fixed.
 
     Memory bound: two layers' activations of the whole sample, 384 MiB each, and one window's.
 
     Raises:
-        GeneratorError: if the sample is empty.
+        GeneratorError: the sample is empty.
     """
     network = copy.deepcopy(network).to(device).eval()
     for module in network.modules():
@@ -57,7 +57,7 @@ def pool_statistics(
 
 
 class _Calibration:
-    """A sample on its way through a network: each window's last kept activations, and the layers still to apply."""
+    """A sample inside a network: the last kept activations of each window, and the layers that follow them."""
 
     def __init__(self, names: Mapping[nn.Module, str], windows: list[Tensor], kept: Collection[nn.Module]) -> None:
         self.names = names
@@ -67,7 +67,7 @@ class _Calibration:
         self.layers: dict[str, Moments] = {}
 
     def advance(self, module: nn.Module) -> None:
-        """Takes the sample through ``module``; norm layers are measured first, then applied as measured."""
+        """Passes the sample through ``module``; a norm layer is measured first, then applied with these statistics."""
         match module:
             case nn.BatchNorm2d() | nn.InstanceNorm2d():
                 self._measure(module)
@@ -88,7 +88,7 @@ class _Calibration:
                 self.pending.append(module)
 
     def _join(self, branch: nn.Module, join: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """What goes through ``branch`` meets what went past it."""
+        """Passes the sample through ``branch``, and joins the result with the input that bypassed it."""
         self._settle()
         past = list(self.windows)
         self.advance(branch)
@@ -97,7 +97,7 @@ class _Calibration:
             self.windows[index] = join(past[index], self.windows[index])
 
     def _attend(self, block: AttentionBlock) -> None:
-        """The way down, the way up, and the gate between them, which sees both."""
+        """Passes the sample through an attention block: the way down, the gate, and the way up."""
         down, up = block.ways()
         self._settle()
         past = list(self.windows)
@@ -152,7 +152,7 @@ def _aligned(pixels: Tensor, align: int) -> Tensor:
 
 
 def _moments(activations: Tensor) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-    """Values per channel, their mean and their biased variance."""
+    """Number of values per channel, their mean and their biased variance."""
     variance, mean = torch.var_mean(activations, dim=(0, 2, 3), correction=0)
     return activations.numel() // activations.shape[1], float64_array(mean), float64_array(variance)
 

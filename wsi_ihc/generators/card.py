@@ -1,4 +1,4 @@
-"""What a bundle says about its weights: where they come from, what they stain, at which resolution."""
+"""The model card of a bundle: origin of the weights, stain and resolution."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ class GeneratorCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)
-    """Short name, the one given to ``--generator``."""
+    """Short name, for ``--generator``."""
     architecture: Architecture
     mpp: float | None = Field(default=None, ge=0.05, le=20)
-    """Micrometres per pixel that the generator was made for; None where any resolution will do."""
+    """Micrometres per pixel for which the generator was made; None for any resolution."""
     stain: str = Field(min_length=1)
-    """What the output shows, for example ``HER2 IHC``."""
+    """The stain of the output, for example ``HER2 IHC``."""
     counterstain: str = "haematoxylin"
     training_data: str = "not stated"
-    """Data set and split the weights were fitted to."""
+    """Data set and split on which the weights were trained."""
     licence: str = "not stated"
-    """Of the weights; often that of the training data."""
+    """Licence of the weights; often that of the training data."""
     description: str = ""
     evidence: Evidence = "not stated"
-    """What stands behind the stain. ``demonstration``: learnt from drawings, to show the pipeline. ``real tissue``:
-    learnt from real stained tissue, and measured on regions that no training saw. ``nothing learnt``: arithmetic."""
+    """Evidence for the stain. ``demonstration``: learnt from drawings, to show the pipeline. ``real tissue``: learnt
+    from real stained tissue, and measured on regions outside the training set. ``nothing learnt``: arithmetic."""
     measured: str = ""
-    """How it was measured, and with which result."""
+    """How the generator was measured, and the result."""
     intended_use: str = RESEARCH_USE_ONLY
     sources: tuple[str, ...] = ()
     """Where the weights came from: publication, file name and its SHA-256."""
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
-    """Of the weights, see ``weights_sha256``; filled in when a bundle is saved."""
+    """SHA-256 of the weights, see ``weights_sha256``; ``save_bundle`` fills it in."""
     created_by: str = ""
     """Program and version that wrote the bundle."""
 
 
 def make_card(**facts: Any) -> GeneratorCard:
-    """A card of these fields.
+    """A card with these fields.
 
     Raises:
-        GeneratorError: naming the field that cannot be.
+        GeneratorError: a field is not valid; the message names it.
     """
     try:
         return GeneratorCard(**facts)

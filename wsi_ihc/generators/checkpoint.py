@@ -1,4 +1,4 @@
-"""Weights of other programs in: checkpoints of the pix2pix family, recognised by their keys and shapes."""
+"""Imports weights of other programs: checkpoints of the pix2pix family, recognised by their keys and shapes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TOP = "(top)"
 def read_pix2pix_checkpoint(path: str | Path, part: str | None = None) -> tuple[Architecture, State]:
     """The generator in a ``.pth`` (or ``.safetensors``) file of the pix2pix family, float32.
 
-    Wrappers (DataParallel, Lightning, torch.compile, an average of weights) and what is saved beside the generator do
-    not matter. The architecture is read from keys and shapes, and then every tensor is checked against it. A U-Net's
-    keys do not tell whether it was trained with dropout: the family's default, yes, is assumed.
+    Wrappers (DataParallel, Lightning, torch.compile, averaged weights) and other content of the file do not matter. The
+    architecture is read from keys and shapes, and then every tensor is checked against it. The keys of a U-Net do not
+    show whether it was trained with dropout; dropout is assumed, the default of the family.
 
     Args:
         path: the file.
-        part: which generator, as the error names them, where the file holds several.
+        part: name of the generator, where the file holds several; the error lists the names.
 
     Raises:
         GeneratorError: the file is no such checkpoint, or holds several generators and ``part`` names none of them.
@@ -48,10 +48,10 @@ def read_pix2pix_checkpoint(path: str | Path, part: str | None = None) -> tuple[
 
 
 def _chosen(path: Path, candidates: Mapping[str, State], part: str | None) -> State | None:
-    """The one generator of the file, or the one that ``part`` names; None where there is none.
+    """The only generator of the file, or the one that ``part`` names; None where there is none.
 
     Raises:
-        GeneratorError: there are several, and ``part`` is none of them.
+        GeneratorError: there are several, and ``part`` names none of them.
     """
     distinct: dict[str, State] = {}
     for name, state in candidates.items():
@@ -71,7 +71,7 @@ def _same(one: State, other: State) -> bool:
 
 
 def _candidates(content: object) -> Iterator[tuple[str, State]]:
-    """Every generator in ``content`` by a name for people: where its tensors lie, and what stands before its keys."""
+    """Every generator in ``content`` by a readable name: its tensors, and the prefix of its keys."""
     for place, tensors in _tensor_dicts(content):
         for key, weight in tensors.items():
             wrapper = _wrapper(key, weight)
@@ -82,7 +82,7 @@ def _candidates(content: object) -> Iterator[tuple[str, State]]:
 
 
 def _wrapper(key: str, weight: Tensor) -> str | None:
-    """What stands before a generator's own ``key`` if that is its first convolution; None for any other key."""
+    """The prefix of ``key`` if it is the first convolution of a generator; None for any other key."""
     for first, side in FIRST_LAYERS.items():
         wrapper = key.removesuffix(first)
         if wrapper != key and wrapper[-1:] in ("", ".") and weight.ndim == 4 and weight.shape[1:] == (3, side, side):
@@ -91,7 +91,7 @@ def _wrapper(key: str, weight: Tensor) -> str | None:
 
 
 def _tensor_dicts(content: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], State]]:
-    """Every dict of tensors in ``content`` and where it lies, outermost first, also inside ``{'state_dict': …}``."""
+    """Every dict of tensors in ``content`` with its place, outermost first, also inside ``{'state_dict': …}``."""
     if isinstance(content, Mapping) and len(place) < _DEPTH:
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         if tensors:
@@ -108,7 +108,7 @@ def _checked(state: State, architecture: Architecture) -> State:
     """Exactly the tensors that ``architecture`` needs, as contiguous float32 copies."""
     with torch.device("meta"):
         expected = build_network(architecture).state_dict()
-    # Files from before torch 0.4 hold running statistics of InstanceNorm that were never used.
+    # Files written by torch before 0.4 hold running statistics of InstanceNorm that were never used.
     unused = re.compile(r"running_(mean|var)$|batches_tracked$" if architecture.norm == "instance" else r"(?!)")
     state = {key: value for key, value in state.items() if key in expected or not unused.search(key)}
     checked: State = {}

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, read with bounds and without running code from it."""
+"""Reads the content of a checkpoint file, with bounds and without running code from it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wsi_ihc.errors import GeneratorError, one_line
 
 _MOST_ENTRIES = 100_000
 _MOST_PICKLE_BYTES = 64 << 20
-"""Of the index of a checkpoint; the weights themselves lie beside it."""
+"""Most bytes of the index of a checkpoint; the weights are separate entries."""
 
 
 def read_tensors(path: Path) -> object:
-    """Whatever the file holds, without ever running code from it.
+    """The content of the file. Code in it is never run.
 
     Raises:
-        GeneratorError: the file cannot be read, is damaged, is no checkpoint, or wants to run code.
+        GeneratorError: the file cannot be read, is damaged, is no checkpoint, or contains code.
     """
     try:
         with path.open("rb") as file:
@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> object:
     except SafetensorError as error:
         raise GeneratorError(f"{path}: damaged safetensors file ({one_line(error)})") from None
     except Exception as error:
-        # A damaged or hostile pickle may raise anything at all.
+        # A damaged or hostile pickle can raise any exception.
         raise GeneratorError(f"{path}: {_explain(error, head)}") from None
 
 
@@ -65,10 +65,10 @@ def _explain(error: Exception, head: bytes) -> str:
 
 
 def _check_archive(path: Path) -> None:
-    """A checkpoint of today is a zip archive. torch does not compare its check sums, nor bound what it unpacks.
+    """Checks the zip archive of a checkpoint: torch does not compare its check sums, and unpacks without a bound.
 
     Raises:
-        GeneratorError: an entry is damaged, is packed (torch stores them as they are), or the index is absurd.
+        GeneratorError: an entry is damaged or compressed (torch never compresses), or the index is too large.
     """
     try:
         with zipfile.ZipFile(path) as archive:

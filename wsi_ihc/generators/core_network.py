@@ -1,4 +1,4 @@
-"""A generator as a map from pixels to pixels: uint8 windows in, uint8 cores out, whatever runs it."""
+"""A generator as a function of pixels: uint8 windows in, uint8 cores out, for every engine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wsi_ihc.generators.trimming import trim
 
 
 class CoreNetwork(nn.Module):
-    """Scaling, network, cropping and rounding in one graph, so that only uint8 travels to a device and back.
+    """Scaling, network, cropping and rounding in one graph, so that only uint8 is copied to a device and back.
 
     Args:
-        network: with fixed normalisation.
+        network: a network with fixed normalisation.
         dtype: the number format of its weights.
-        halo_px: what is cut off every side of a window.
-        whole_halo: that this is the network's own reach or more. Then the margin that the core does not depend on is
-            not computed at all; with less, the border shows the network's padding.
+        halo_px: pixels that are cut off every side of a window.
+        whole_halo: whether ``halo_px`` is the reach of the network or more. Then the margin on which the core does not
+            depend is not computed; with a smaller halo, the border shows the padding of the network.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, halo_px: int, *, whole_halo: bool) -> None:
@@ -35,5 +35,5 @@ class CoreNetwork(nn.Module):
 
 
 def _cropped(tensor: Tensor, margin: int) -> Tensor:
-    """Without ``margin`` on every side of the last two axes."""
+    """``tensor`` without ``margin`` on every side of the last two axes."""
     return tensor[..., margin : tensor.shape[-2] - margin, margin : tensor.shape[-1] - margin]

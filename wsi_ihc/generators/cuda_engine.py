@@ -1,4 +1,4 @@
-"""A GPU kept busy: copies and arithmetic overlap, and a whole network is launched by one call."""
+"""Keeps a GPU busy: copies and arithmetic overlap, and one call launches the whole network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from wsi_ihc.generators.fusion import fuse_rectifiers
 logger = logging.getLogger(__name__)
 
 _TOLERATED = 3
-"""Grey levels between the fast and the plain path: in half precision other kernels round in another order."""
+"""Largest difference between the fast and the plain path, grey levels: kernels round in a different order."""
 
 
 class CudaEngine:
     """Runs a ``CoreNetwork`` on one GPU; two or three threads that call at once keep it busy.
 
-    Each thread has pinned buffers and a stream for its copies. All arithmetic goes through one stream, in the order
-    in which windows arrive, so one set of activations is enough. When a shape of windows comes for the second time
-    its pass is recorded as a CUDA graph, and replayed from then on.
+    Each thread has pinned buffers and a stream for its copies. All arithmetic goes through one stream, in the order in
+    which windows arrive, so one set of activations is enough. When a shape of windows comes for the second time, its
+    pass is recorded as a CUDA graph, and replayed after that.
 
-    The fast path (rectifiers fused into convolutions) is held against plain torch on the first windows, and left with
-    a notice where the two disagree or the driver refuses; so are graphs. The choice depends on the device alone.
+    The fast path (rectifiers fused into convolutions) is compared with plain torch on the first windows. Where they
+    disagree or the driver refuses, plain torch is used, with a warning; the same holds for graphs. The choice depends
+    only on the device.
 
     Memory bound: the activations of one batch, for each shape that repeats; uint8 windows and cores of every thread.
     """
@@ -57,7 +58,7 @@ class CudaEngine:
             with self._order, torch.cuda.stream(self._arithmetic):
                 self._arithmetic.wait_event(arrived)
                 uploaded.record_stream(self._arithmetic)
-                # Kernels by rule, not by trial, or a resumed run would differ in its last bits; float32 means float32.
+                # Kernels are chosen by rule, not by trial: a resumed run gets the same bits. float32 is never TF32.
                 with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                     cores = self._compute(uploaded)
                 computed = self._arithmetic.record_event()
@@ -84,7 +85,7 @@ class CudaEngine:
         return cores
 
     def _checked_pass(self, windows: Tensor) -> nn.Module:
-        """The fused network if it gives what the plain one gives."""
+        """The pass with the fused network, where its result is that of the plain one."""
         expected = self._plain(windows)
         try:
             fused = fuse_rectifiers(self._plain)
@@ -92,7 +93,7 @@ class CudaEngine:
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            logger.warning("%s: fused convolutions are not to be had, plain ones are used (%s)", *self._told(error))
+            logger.warning("%s: fused convolutions are not available, plain ones are used (%s)", *self._failure(error))
             return self._plain
         if difference > _TOLERATED:
             logger.warning(
@@ -106,16 +107,16 @@ class CudaEngine:
         try:
             self._recordings[shape] = _Recording(self._pass, windows, self._arithmetic)
         except RuntimeError as error:
-            # Also for lack of memory: a recording keeps its own, and without it the pass may still fit.
+            # Also where memory is short: a recording has memory of its own; without it the pass may still fit.
             self._may_record = False
-            logger.warning("%s: no CUDA graphs, every kernel is launched by itself (%s)", *self._told(error))
+            logger.warning("%s: no CUDA graphs, every kernel is launched by itself (%s)", *self._failure(error))
 
-    def _told(self, error: RuntimeError) -> tuple[str, str]:
+    def _failure(self, error: RuntimeError) -> tuple[str, str]:
         return str(self._device), str(error).partition("\n")[0]
 
 
 class _Lane:
-    """One thread's copies to and from the device: pinned memory, or the copy would wait for everything else."""
+    """One thread's copies to and from the device, in pinned memory: other copies would wait for all other work."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self.stream = stream
@@ -137,7 +138,7 @@ class _Lane:
 
 
 def _pinned(buffer: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """``buffer`` while it has the shape, else a new one."""
+    """``buffer`` if it has the shape, else a new one in pinned memory."""
     if buffer is not None and buffer.shape == shape:
         return buffer
     return torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
@@ -149,7 +150,7 @@ class _Recording:
     def __init__(self, network: nn.Module, windows: Tensor, stream: torch.cuda.Stream) -> None:
         self._windows = windows.clone()
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads go on with their copies meanwhile.
+        # Other threads continue with their copies.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._cores: Tensor = network(self._windows)
 

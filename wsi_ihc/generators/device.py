@@ -1,4 +1,4 @@
-"""Where a generator runs, and in which number format."""
+"""The device, number format and engine of a generator."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from wsi_ihc.generators.processor import Processor, this_processor
 
 Backend = Literal["torch", "openvino"]
 Graph = Literal["pixelwise", "folded", "by_window"]
-"""What there is to run: a built-in's arithmetic on single pixels, a network whose norm layers are folded into its
-convolutions, or one whose norm layers take the statistics of each window."""
+"""Kind of computation: a built-in generator on single pixels, a network with norm layers folded into its convolutions,
+or a network whose norm layers take the statistics of each window."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:INDEX``.
+    """The device for ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:INDEX``.
 
     Raises:
-        DeviceError: if that device is not there.
+        DeviceError: the machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,12 +41,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device, processor: Processor | None = None) -> torch.dtype:
-    """``auto``: float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
+    """The number format. ``auto``: float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
 
-    ``processor`` is this one unless it is given.
+    ``processor`` is that of this machine by default.
 
     Raises:
-        DeviceError: for any other name.
+        DeviceError: an unknown name.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -60,17 +60,17 @@ def choose_dtype(precision: str, device: torch.device, processor: Processor | No
 def choose_backend(
     name: str, device: torch.device, dtype: torch.dtype, graph: Graph, processor: Processor | None = None
 ) -> Backend:
-    """What runs a generator. ``auto``: OpenVINO where it is installed and faster, else torch.
+    """The engine that runs a generator. ``auto``: OpenVINO where it is installed and faster, else torch.
 
-    It is faster where AMX multiplies ``dtype`` and only convolutions are left: there it takes about three quarters of
-    torch's time. Elsewhere the two are level, and torch starts sooner.
+    It is faster where AMX multiplies ``dtype`` and the graph has only convolutions: it takes about three quarters of
+    torch's time. Elsewhere both take the same time, and torch starts sooner.
 
     Raises:
-        DeviceError: for OpenVINO on a GPU, for a graph that crashes it, or any other name.
+        DeviceError: OpenVINO on a GPU, a graph that crashes OpenVINO, or an unknown name.
     """
     match name:
         case "auto" | "openvino" if graph == "pixelwise":
-            return "torch"  # the built-ins' few operations on uint8 are exact, and as fast as they get
+            return "torch"  # the few uint8 operations of the built-in generators are exact, and fast enough
         case "auto":
             return "openvino" if _openvino_gains(device, dtype, graph, processor or this_processor()) else "torch"
         case "openvino" if device.type != "cpu":
@@ -93,7 +93,7 @@ def _openvino_gains(device: torch.device, dtype: torch.dtype, graph: Graph, proc
 
 
 def describe_device(device: torch.device) -> str:
-    """The processor's own name, for provenance."""
+    """The name of the GPU or processor, for provenance."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -1,4 +1,4 @@
-"""Norm layers with fixed statistics are a scale and a shift: folded into the convolution before them."""
+"""Folds norm layers into the convolutions before them: with fixed statistics they are a scale and a shift."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _Convolution = nn.Conv2d | nn.ConvTranspose2d
 def apply_statistics(network: nn.Module, statistics: NormStatistics) -> nn.Module:
     """A copy of ``network`` in eval mode with every norm layer folded into the convolution before it.
 
-    Dropout goes too. Arithmetic is float64, so folding costs one rounding of the weights to float32.
+    Dropout is removed. The arithmetic is float64, so folding costs one rounding of the weights to float32.
 
     Raises:
-        GeneratorError: if the statistics belong to another network.
+        GeneratorError: the statistics belong to another network.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     norms = norm_layers(folded)
@@ -51,7 +51,7 @@ def scale_and_shift(norm: nn.Module, moments: Moments) -> tuple[Tensor, Tensor]:
 
 
 def _fold_sequence(sequence: nn.Sequential, names: Mapping[nn.Module, str], statistics: NormStatistics) -> None:
-    """Rebuild ``sequence`` in place: norms into the convolution before them, dropout and idle places out."""
+    """Rebuilds ``sequence`` in place: norms go into the convolution before them, dropout and identities are removed."""
     kept: list[nn.Module] = []
     for layer in sequence:
         if layer in names:

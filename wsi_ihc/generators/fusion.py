@@ -1,4 +1,4 @@
-"""Convolution, bias and rectifier as one kernel of cuDNN: a rectifier by itself reads and writes every activation."""
+"""Convolution, bias and rectifier as one cuDNN kernel: a separate rectifier reads and writes every activation again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stains windows of pixels with a fixed network, on one device, in one number format."""
+"""Stains windows of pixels with a network of fixed normalisation, on one device, in one number format."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from wsi_ihc.generators.receptive_field import measure_alignment, measure_halo
 logger = logging.getLogger(__name__)
 
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Windows to cores: torch on a processor, a CUDA device, or OpenVINO."""
+"""Returns the cores of windows; torch on a processor, a CUDA device, or OpenVINO runs it."""
 
 _LANES = 3
-"""Batches in flight on a GPU: one on its way there, one at work, one on its way back."""
+"""Batches on a GPU at a time: one is copied there, one is computed, one is copied back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stained:
-    """The stained pixels, and how long they took: first in the queue for the device, then on it."""
+    """The stained pixels, and the seconds that they waited for the device and spent on it."""
 
     pixels: NDArray[np.uint8]
     wait_s: float
@@ -46,11 +46,11 @@ class Stained:
 class Stainer:
     """A network ready to stain: ``(n, height, width, 3)`` uint8 in, the same out.
 
-    The pixels of a core that has ``halo_px`` of surroundings in its window do not depend on the window. Calls from
-    several threads take turns: a processor works on one batch at a time, a GPU on one while it copies others.
+    The pixels of a core with ``halo_px`` of surroundings in its window do not depend on the window. Calls from several
+    threads take turns: a processor computes one batch at a time, a GPU computes one while it copies others.
 
-    Memory bound: proportional to the pixels of one batch (see ``window_bytes``). When the device runs out, the batch
-    is halved from then on.
+    Memory bound: proportional to the pixels of one batch (see ``window_bytes``). When the device has too little memory,
+    batches are halved from then on.
 
     Args:
         network: as ``fix_normalisation`` leaves it, float32.
@@ -59,7 +59,7 @@ class Stainer:
         backend: ``auto``, ``torch`` or ``openvino``.
 
     Raises:
-        DeviceError: the device or the backend is not there, or they and the network do not go together.
+        DeviceError: the device or the engine is not available, or does not suit the network.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class Stainer:
         self._largest_batch: int | None = None
 
     def __call__(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> NDArray[np.uint8]:
-        """The pixels of ``stain``."""
+        """The pixels that ``stain`` returns."""
         return self.stain(windows, halo_px=halo_px).pixels
 
     def stain(self, windows: NDArray[np.uint8], *, halo_px: int = 0) -> Stained:
-        """Stain windows whose sides are multiples of ``align_px``, and cut ``halo_px`` off every side.
+        """Stains windows whose sides are multiples of ``align_px``, and cuts ``halo_px`` off every side.
 
-        With the network's own halo (or more) that costs less than staining the whole window; with less, the border
-        shows the network's padding.
+        With the halo of the network (or more) this costs less than the whole window; with less, the border shows the
+        padding of the network.
 
         Raises:
-            ValueError: for another shape or dtype.
-            DeviceError: if a single window does not fit the device's memory.
+            ValueError: another shape or dtype.
+            DeviceError: a single window does not fit into the memory of the device.
         """
         self._check(windows, halo_px)
         engine = self._engine(halo_px)
@@ -101,7 +101,7 @@ class Stainer:
             return Stained(pixels, admitted - asked, time.perf_counter() - admitted)
 
     def describe(self) -> dict[str, str]:
-        """What a file's provenance should say about the computation."""
+        """Facts about the computation, for the provenance."""
         return {
             "device": describe_device(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -156,7 +156,7 @@ class Stainer:
                 logger.warning(
                     "%s is out of memory with %d blocks at once: halving", describe_device(self.device), batch
                 )
-            # Threads that failed together ask for the same half.
+            # Threads that failed at the same time ask for the same half.
             self._largest_batch = min(self._largest_batch or batch, batch // 2)
 
 
@@ -168,7 +168,7 @@ def _graph(network: nn.Module) -> Graph:
 
 
 def _turns(device: torch.device, *, pixelwise: bool) -> AbstractContextManager[object]:
-    """Who may use the device at once. The pixel-wise built-ins leave room for others beside them."""
+    """Limits the threads that use the device at once; the pixel-wise built-in generators have no limit."""
     if device.type == "cuda":
         return threading.BoundedSemaphore(_LANES)
     return nullcontext() if pixelwise else threading.Lock()
@@ -181,7 +181,7 @@ def _on_processor(core: CoreNetwork, windows: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def _try(engine: Engine, windows: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """The stained windows, or None if they need more memory than there is."""
+    """The stained windows; None where they need more memory than the device has."""
     try:
         return engine(windows)
     except (MemoryError, RuntimeError) as error:
@@ -191,7 +191,7 @@ def _try(engine: Engine, windows: NDArray[np.uint8]) -> NDArray[np.uint8] | None
 
 
 def _prepared(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy in the layout and precision that the device likes best."""
+    """A copy in the memory layout and number format that are fastest on the device."""
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
     if isinstance(prepared, Identity | Recolour):
         return prepared.to(device)

@@ -1,7 +1,7 @@
 """The architecture of a generator, read from the names and shapes of its weights.
 
-A layer's place in its ``nn.Sequential`` is part of a key. Layers without weights (padding, dropout, doubling by
-interpolation) show only in the places of those that follow them.
+The position of a layer in its ``nn.Sequential`` is part of its key. Layers without weights (padding, dropout, doubling
+by interpolation) are visible only in the positions of the layers after them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
 FIRST_LAYERS = {"model.1.weight": 7, "model.model.0.weight": 4}
-"""The first convolution of a resnet and of a U-Net, and its side; what stands before it in a key is a wrapper's."""
+"""Key of the first convolution of a resnet and of a U-Net, and its side. Text before it in a key is from a wrapper."""
 
 _BLOCK_LAYOUTS: Mapping[tuple[int, ...], tuple[str, bool]] = {
     (1, 5): ("reflect", False),
@@ -29,21 +29,21 @@ _BLOCK_LAYOUTS: Mapping[tuple[int, ...], tuple[str, bool]] = {
     (0, 3): ("zero", False),
     (0, 4): ("zero", True),
 }
-"""Padding and dropout of a residual block, by the places of its two convolutions."""
+"""Padding and dropout of a residual block, by the positions of its two convolutions."""
 _FIRST_BLOCK, _FIRST_BLURRED_BLOCK = 10, 12
-"""Place of the first residual block: a strided halving is convolution, norm and rectifier, a blurred one has the blur
-besides."""
+"""Position of the first residual block: a strided halving is convolution, norm and rectifier; a blurred one has a blur
+too."""
 
 
 class NotRecognisedError(Exception):
-    """Why these tensors are no generator of the family."""
+    """These tensors are no generator of the family; the text is the reason."""
 
 
 def infer_architecture(state: State) -> tuple[Architecture, State]:
-    """The architecture that ``state`` belongs to, and ``state`` without what is no weight of it.
+    """The architecture of ``state``, and ``state`` with only the weights of that architecture.
 
-    Blur filters are constants of the network, and an attention U-Net of the published kind stores half of its layers
-    twice: both are checked and left out.
+    Blur filters are constants of the network, and published attention U-Nets store half of their layers twice: both
+    are checked and left out.
 
     Raises:
         NotRecognisedError: no generator of the family, or one with other constants.
@@ -82,9 +82,9 @@ def _infer_resnet(shapes: Shapes) -> dict[str, Any]:
 
 
 def _infer_upsampling(shapes: Shapes, after: int) -> str:
-    """By the place of the convolution that belongs to the doubling at place ``after``.
+    """The kind of doubling, from the position of its convolution behind position ``after``.
 
-    Bilinear interpolation before a reflecting border has the places of ``resize``; no published network uses it.
+    Bilinear interpolation before a reflecting border has the positions of ``resize``; no published network uses it.
     """
     for place, upsampling in enumerate(("transposed", "blurred", "resize")):
         if len(shapes.get(f"model.{after + place}.weight", ())) == 4:
@@ -99,14 +99,14 @@ def _infer_unet(shapes: Shapes) -> dict[str, Any]:
 
 
 def _infer_norm(shapes: Shapes, inner_bias: str) -> Norm:
-    # An attention gate normalises by batch, whatever the other layers do.
+    # An attention gate has BatchNorm, whatever norm the other layers have.
     if any(key.endswith(".weight") and ".W." not in key and len(shape) == 1 for key, shape in shapes.items()):
         return "batch"
     return "instance" if inner_bias in shapes else "none"
 
 
 def _without_filters(state: State) -> State:
-    """Without the blur filters of an antialiased resnet, which must be the usual ones."""
+    """``state`` without the blur filters of an antialiased resnet, which must be the usual ones."""
     weights: State = {}
     for key, tensor in state.items():
         if not key.endswith(".filt"):
@@ -125,7 +125,7 @@ def _is_usual(tensor: Tensor) -> bool:
 
 
 def _without_twins(state: State) -> State:
-    """Without the second copy (``gating``) of an attention level's way down."""
+    """``state`` without the second copy (``gating``) of the way down in an attention level."""
     weights: State = {}
     for key, tensor in state.items():
         if ".gating." not in key:

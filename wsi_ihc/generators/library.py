@@ -26,29 +26,29 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "description": "Gives back its input; for tests, and to time everything but the network.",
     },
 }
-"""What the cards of the generators say that are code and have nothing to learn."""
+"""Fields of the cards of built-in generators, which learn nothing."""
 
 
 def load_generator(name: str) -> Bundle:
-    """A built-in, an installed bundle by name, or a bundle by path.
+    """Loads a built-in generator, an installed bundle by name, or a bundle by path.
 
     Raises:
-        GeneratorError: if there is none, or it cannot be used.
+        GeneratorError: there is none, or it cannot be used.
     """
     return _built_in(name) if name in BUILT_IN else load_bundle(_found(name))
 
 
 def load_card(name: str) -> GeneratorCard:
-    """The card of what ``load_generator`` loads, without reading its weights.
+    """The card of the generator that ``load_generator`` loads; the weights are not read.
 
     Raises:
-        GeneratorError: if there is none, or it is no bundle.
+        GeneratorError: there is none, or it is no bundle.
     """
     return _built_in(name).card if name in BUILT_IN else read_card(_found(name))
 
 
 def list_generators() -> tuple[list[GeneratorCard], list[str]]:
-    """Cards of everything ``load_generator`` knows by name, and one line for each file that is no bundle."""
+    """The cards of all generators that have a name here, and one line for each file that is no bundle."""
     cards = [load_card(name) for name in BUILT_IN]
     notices = []
     for name, path in installed_bundles().items():
@@ -60,7 +60,7 @@ def list_generators() -> tuple[list[GeneratorCard], list[str]]:
 
 
 def installed_bundles() -> dict[str, Path]:
-    """Path of every installed bundle by name; the user's own hide those that came with the package."""
+    """Path of every installed bundle by name; a user's bundle hides one of the same name from the package."""
     folders = [Path(__file__).parent / "bundles", user_bundle_folder()]
     return {path.stem: path for folder in folders for path in sorted(folder.glob(f"[!.]*{SUFFIX}"))}
 
@@ -81,7 +81,7 @@ def removable_bundle(name: str) -> Path:
 
 
 def user_bundle_folder() -> Path:
-    """Where a user's bundles are installed: under ``WSI_IHC_HOME``, else in the user's data folder (XDG)."""
+    """Folder of a user's bundles: under ``WSI_IHC_HOME``, else in the user's data folder (XDG)."""
     if home := os.environ.get("WSI_IHC_HOME"):
         return Path(home) / "bundles"
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
@@ -89,10 +89,10 @@ def user_bundle_folder() -> Path:
 
 
 def bundle_path(output: str) -> Path:
-    """Where ``output`` goes: a name is installed for this user, a path (with a folder or the suffix) is taken as it is.
+    """Path of the bundle ``output``: a name is installed for this user, a path (with a folder or suffix) stays a path.
 
     Raises:
-        GeneratorError: for the name of a built-in.
+        GeneratorError: the name is that of a built-in generator.
     """
     if output in BUILT_IN:
         raise GeneratorError(f"{output}: the name of a built-in generator; choose another")
@@ -103,7 +103,7 @@ def bundle_path(output: str) -> Path:
 
 
 def generator_name(path: Path) -> str:
-    """What ``--generator`` takes to find the bundle at ``path``: its name where it is installed, else the path."""
+    """The bundle at ``path`` as ``--generator`` takes it: its name where it is installed, else the path."""
     return path.stem if path.parent == user_bundle_folder() else str(path)
 
 
@@ -116,19 +116,19 @@ def import_checkpoint(
     overwrite: bool = False,
     **facts: Any,
 ) -> tuple[Path, GeneratorCard]:
-    """Turn a pix2pix-family checkpoint into a bundle at ``bundle_path(output)``; gives back its path and card.
+    """Converts a pix2pix-family checkpoint to a bundle at ``bundle_path(output)``; returns its path and card.
 
     Args:
-        file: what ``read_pix2pix_checkpoint`` understands.
+        file: a checkpoint that ``read_pix2pix_checkpoint`` can read.
         output: name or path of the bundle.
-        part: which generator, where the file holds several.
-        name: on the card; by default the bundle's own.
-        overwrite: replace an existing bundle.
-        facts: further fields of the card; ``mpp`` and ``stain`` at least, which no checkpoint states.
+        part: name of the generator, where the file holds several.
+        name: name on the card; by default that of the bundle.
+        overwrite: whether to replace an existing bundle.
+        facts: further fields of the card; at least ``mpp`` and ``stain``, which no checkpoint states.
 
     Raises:
-        GeneratorError: if the checkpoint or a fact cannot be used.
-        OutputError, StorageError: as ``save_bundle``.
+        GeneratorError: the checkpoint or a fact cannot be used.
+        OutputError, StorageError: as in ``save_bundle``.
     """
     file, path = Path(file), bundle_path(output)
     architecture, state = read_pix2pix_checkpoint(file, part)
@@ -142,7 +142,7 @@ def _found(name: str) -> Path:
     if _is_path(name):
         path = Path(name)
         beside = path.with_name(f"{path.name}{SUFFIX}")
-        # The same words find a bundle that wrote it: the suffix may be left out.
+        # The text that wrote a bundle also finds it: the suffix may be left out.
         return beside if beside.is_file() and not path.is_file() else path
     installed = installed_bundles()
     if name not in installed:

@@ -3,8 +3,8 @@
 Both networks take and give ``(n, 3, height, width)`` float tensors in [-1, 1]. ``height`` and ``width`` must be
 multiples of the network's alignment: 4 for the resnet, ``2 ** downs`` for the U-Net.
 
-The position of a layer inside its ``nn.Sequential`` is part of a checkpoint's format: an absent norm keeps its place,
-absent dropout gives it up, exactly as in the published layouts.
+The position of a layer inside its ``nn.Sequential`` is part of a checkpoint's format. As in the published layouts, an
+absent norm keeps its position, and absent dropout does not.
 
 Sources of the architectures: Johnson et al. 2016 (arXiv 1603.08155) for the resnet, Isola et al. 2017
 (arXiv 1611.07004) for the U-Net and the initialisation, Odena et al. 2016 (doi 10.23915/distill.00003) for upsampling
@@ -35,10 +35,10 @@ LEARNED_KINDS = ("resnet", "unet")
 
 
 class Architecture(Settings):
-    """What must be known to build a network before its weights are loaded."""
+    """All facts that are needed to build a network before its weights are loaded."""
 
     kind: Kind
-    """``recolour`` and ``identity`` learn nothing; the fields below do not concern them."""
+    """``recolour`` and ``identity`` learn nothing and ignore the fields below."""
     blocks: int = Field(default=9, ge=1, le=64)
     """Residual blocks of a resnet."""
     downs: int = Field(default=8, ge=2, le=12)
@@ -50,19 +50,19 @@ class Architecture(Settings):
     dropout: bool = True
     """Dropout of one half while training. No effect on inference, but on a resnet's key layout."""
     upsampling: Upsampling = "transposed"
-    """How a resnet doubles before a 3x3 convolution: by repeating each pixel (``resize``), or smoothly (``bilinear``);
-    or by ``transposed`` convolutions, as published, which may leave a checkerboard. ``blurred`` is the smooth doubling
+    """Doubling of a resnet. ``resize`` repeats each pixel and ``bilinear`` interpolates, both before a 3x3
+    convolution. ``transposed`` convolutions, as published, may leave a checkerboard. ``blurred`` is the smooth doubling
     of the antialiased resnets of CUT, ASP and PSPStain, before a convolution that pads with zeros."""
     downsampling: Downsampling = "strided"
-    """How a resnet halves: by a convolution that steps two pixels, or by a convolution and then a blur that steps two
-    pixels (``blurred``, the antialiased resnets of CUT, ASP and PSPStain)."""
+    """Halving of a resnet: a convolution of stride 2 (``strided``), or a convolution and then a blur of stride 2
+    (``blurred``, the antialiased resnets of CUT, ASP and PSPStain)."""
     padding: Padding = "reflect"
-    """What a resnet's residual blocks see beyond the border: its reflection, or zeros (DeepLIIF)."""
+    """Padding of the residual blocks of a resnet: the reflected border, or zeros (DeepLIIF)."""
     attention: bool = False
-    """Whether a U-Net weights what it hands across by attention gates (BCI's ``attention_unet_32``)."""
+    """Whether a U-Net has attention gates on its skip connections (BCI's ``attention_unet_32``)."""
     skips: bool = False
-    """Whether a resnet adds what it saw at full and half resolution to what it paints there, so that fine detail need
-    not pass through the quarter. No published checkpoint has them."""
+    """Whether a resnet has skip connections at full and half resolution, so that fine detail need not pass through the
+    quarter resolution. No published checkpoint has them."""
 
     @property
     def label(self) -> str:
@@ -77,7 +77,7 @@ class Architecture(Settings):
 
     @property
     def alignment(self) -> int:
-        """What the sides of an input must be a multiple of, pixels."""
+        """The sides of an input must be multiples of this, pixels."""
         match self.kind:
             case "resnet":
                 return 4
@@ -88,7 +88,7 @@ class Architecture(Settings):
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """The architecture in one line for people."""
         if self.kind not in LEARNED_KINDS:
             return f"{self.kind}, nothing learnt"
         norm = {"batch": "BatchNorm", "instance": "InstanceNorm", "none": "no normalisation"}[self.norm]
@@ -110,9 +110,9 @@ def build_network(architecture: Architecture) -> nn.Module:
 
 
 def initialise(network: nn.Module, seed: int | torch.Generator = 0) -> nn.Module:
-    """Draw weights in place: convolutions N(0, 0.02), norm scales N(1, 0.02), every bias 0. Returns ``network``.
+    """Draws weights in place: convolutions N(0, 0.02), norm scales N(1, 0.02), every bias 0. Returns ``network``.
 
-    The same seed gives the same weights whatever else the process has drawn.
+    The same seed always gives the same weights: the state of other random generators does not matter.
     """
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -153,10 +153,10 @@ class ResnetGenerator(nn.Module):
 
 
 class Detour(nn.Module):
-    """``scale * x + f(x)`` where ``f`` halves, works on the coarser grid and doubles again.
+    """``scale * x + f(x)`` where ``f`` halves, computes on the coarser grid and doubles again.
 
-    The scale of each channel is learnt and begins near 0 (Touvron et al. 2021, arXiv 2103.17239): were everything that
-    is fine there from the start, the coarser grid would hardly learn.
+    The scale of each channel is learnt and starts near 0 (Touvron et al. 2021, arXiv 2103.17239): with all fine detail
+    from the start, the coarser grid would hardly learn.
     """
 
     def __init__(self, layers: list[nn.Module], channels: int) -> None:
@@ -168,7 +168,7 @@ class Detour(nn.Module):
         return self.join(x, self.layers(x))
 
     def join(self, x: Tensor, painted: Tensor) -> Tensor:
-        """What goes straight on, and what comes back from the detour."""
+        """The sum of the scaled input and the output of the detour."""
         return torch.addcmul(painted, x, self.scale)
 
 
@@ -191,7 +191,7 @@ class ResidualBlock(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """Halvings by 4x4 convolutions down to the bottleneck and back, each level concatenated with its mirror."""
+    """4x4 convolutions that halve down to the bottleneck and double again; each level has a skip connection."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -233,8 +233,8 @@ class SkipBlock(nn.Module):
         self.skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
-        # f starts with an in-place LeakyReLU, so the copy of x that is kept is rectified too. The next layer up is
-        # a ReLU, to which that makes no difference; the memory saved is a third of the network's.
+        # f starts with an in-place LeakyReLU, so the kept x is rectified too. The next layer up is a ReLU, so the
+        # result is the same; this saves a third of the memory of the network.
         inner: Tensor = self.model(x)
         return torch.cat((x, inner), dim=1) if self.skip else inner
 
@@ -242,7 +242,7 @@ class SkipBlock(nn.Module):
 def _inner_layers(
     outer: int, inner: int, norm: Norm, block: nn.Module | None, *, dropout: bool = False, in_place: bool = True
 ) -> list[nn.Module]:
-    """Layers of an inner level around ``block``; without one, of the bottleneck, which has no norm on its way down."""
+    """Layers of an inner level around ``block``; without a block, of the bottleneck, with no norm on the way down."""
     bias = _needs_bias(norm)
     down: list[nn.Module] = [nn.LeakyReLU(0.2, inplace=in_place), nn.Conv2d(outer, inner, 4, 2, 1, bias=bias)]
     if block is not None:
@@ -286,7 +286,7 @@ def _doubling(channels: int, upsampling: Upsampling, norm: Norm) -> list[nn.Modu
 
 
 def norm_layer(channels: int, norm: Norm) -> nn.Module:
-    """What stands where a norm belongs; nothing at all keeps its place as an identity."""
+    """The layer at the position of a norm; no norm is an identity, which keeps the position."""
     match norm:
         case "batch":
             return nn.BatchNorm2d(channels)

@@ -1,4 +1,4 @@
-"""Means and variances that replace what a norm layer would measure by itself."""
+"""Fixed means and variances, in place of those that a norm layer would measure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wsi_ihc.errors import GeneratorError
 
 Norm = nn.BatchNorm2d | nn.InstanceNorm2d
-"""The layers of which statistics are taken."""
+"""The layers that have statistics."""
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Mean and biased variance, one value per channel."""
@@ -23,7 +23,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 class NormStatistics:
     """Mean and biased variance of every norm layer's input, float64, one value per channel.
 
-    Saved with a run, they make its pixels reproducible and spare a resumed run the calibration.
+    Saved with a run, they make its pixels reproducible, and a resumed run needs no calibration.
     """
 
     layers: Mapping[str, Moments]
@@ -38,10 +38,10 @@ class NormStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> NormStatistics:
-        """The inverse of ``to_arrays``; takes what ``numpy.load`` gives for an npz file.
+        """The inverse of ``to_arrays``; accepts the result of ``numpy.load`` for an npz file.
 
         Raises:
-            GeneratorError: if a layer's mean or variance is missing.
+            GeneratorError: the mean or variance of a layer is missing.
         """
         layers = sorted({name.rpartition("/")[0] for name in arrays})
         try:
@@ -51,7 +51,7 @@ class NormStatistics:
 
     @property
     def sha256(self) -> str:
-        """Digest of names and values, whatever the order in which the layers were met."""
+        """Digest of names and values, independent of the order of the layers."""
         digest = hashlib.sha256()
         for name, values in sorted(self.to_arrays().items()):
             digest.update(name.encode())
@@ -60,7 +60,7 @@ class NormStatistics:
 
 
 def norm_layers(network: nn.Module) -> dict[str, Norm]:
-    """By name, in the order of their definition."""
+    """The norm layers of a network by name, in the order of their definition."""
     return {name: module for name, module in network.named_modules() if isinstance(module, Norm)}
 
 
@@ -68,7 +68,7 @@ def running_moments(norm: nn.Module) -> Moments:
     """The statistics that a BatchNorm gathered in training.
 
     Raises:
-        GeneratorError: for a norm layer that has none, as InstanceNorm.
+        GeneratorError: the layer has none, as InstanceNorm.
     """
     mean, variance = norm.running_mean, norm.running_var
     if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
@@ -78,6 +78,6 @@ def running_moments(norm: nn.Module) -> Moments:
 
 
 def float64_array(values: Tensor) -> NDArray[np.float64]:
-    """A tensor's values, wherever it is, as float64 on the CPU."""
+    """The values of a tensor on any device, as a float64 array."""
     array: NDArray[np.float64] = values.detach().double().cpu().numpy()
     return array

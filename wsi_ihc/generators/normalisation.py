@@ -1,8 +1,8 @@
-"""Normalisation is fixed before the first tile and folded into the convolutions.
+"""Normalisation is fixed before the first block and folded into the convolutions.
 
-A generator that normalises each tile by the tile's own statistics paints seams. Here the statistics of every norm
+A generator that normalises each window by the window's own statistics paints seams. Here the statistics of every norm
 layer become constants: BatchNorm's running statistics, or statistics pooled over a sample of the slide's tissue. A
-constant scale and shift after a convolution is just another convolution, so no norm layer is left at inference.
+convolution with a constant scale and shift behind it is another convolution, so inference has no norm layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Mode = Literal["running", "calibrated", "tile", "none"]
 
 
 def resolve_mode(network: nn.Module, wanted: Literal["auto", "running", "calibrated", "tile"]) -> Mode:
-    """What ``auto`` means for ``network``; ``none`` whenever it has no norm layers.
+    """The mode that is used for ``network``; ``auto`` is resolved, and a network without norm layers has ``none``.
 
     Only ``calibrated`` needs a sample of tissue.
     """
@@ -43,20 +43,20 @@ def fix_normalisation(
     *,
     device: str | torch.device = "cpu",
 ) -> tuple[nn.Module, NormStatistics | None]:
-    """A copy of ``network`` in eval mode whose output no longer depends on how a slide is tiled.
+    """A copy of ``network`` in eval mode whose output does not depend on how a slide is cut into blocks.
 
     Args:
-        network: in float32, with its norm layers.
-        mode: ``running``, ``calibrated``, or ``tile`` (each window normalised by itself, as published).
-        sample: for ``calibrated``: windows of tissue, each ``(n, height, width, 3)`` uint8. All are held at once:
-            see ``pool_statistics``.
-        device: where the calibration runs.
+        network: the network in float32, with its norm layers.
+        mode: ``running``, ``calibrated``, or ``tile`` (each window is normalised by itself, as published).
+        sample: for ``calibrated``: windows of tissue, each ``(n, height, width, 3)`` uint8. All are in memory at
+            once: see ``pool_statistics``.
+        device: the device for the calibration.
 
     Returns:
         The network (folded, except for ``tile``) and, for ``calibrated``, the statistics that went into it.
 
     Raises:
-        GeneratorError: ``running`` for a norm without running statistics, ``calibrated`` without a sample.
+        GeneratorError: ``running`` for a norm layer without running statistics, ``calibrated`` without a sample.
     """
     match resolve_mode(network, mode):
         case "none":
@@ -71,10 +71,10 @@ def fix_normalisation(
 
 
 def running_statistics(network: nn.Module) -> NormStatistics:
-    """The statistics that BatchNorm gathered in training.
+    """The statistics that the BatchNorm layers gathered in training.
 
     Raises:
-        GeneratorError: for a norm layer that has none, as InstanceNorm.
+        GeneratorError: a norm layer has none, as InstanceNorm.
     """
     return NormStatistics({name: running_moments(norm) for name, norm in norm_layers(network).items()})
 
@@ -91,7 +91,7 @@ def _normalise_by_window(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _window_norm(norm: Norm) -> nn.GroupNorm:
-    """One group per channel is InstanceNorm, only faster: twice on a CPU."""
+    """GroupNorm with one group per channel: it equals InstanceNorm, and is twice as fast on a CPU."""
     window_norm = nn.GroupNorm(norm.num_features, norm.num_features, eps=norm.eps, affine=norm.affine)
     if norm.affine:
         window_norm.weight.copy_(norm.weight)

@@ -1,4 +1,4 @@
-"""OpenVINO runs the graph: compiled for this very processor, a third faster than torch where that has AMX."""
+"""Runs the graph with OpenVINO: compiled for this processor, a third faster than torch on processors with AMX."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _CAPABILITIES = {torch.float32: "FP32", torch.bfloat16: "BF16", torch.float16: "
 
 
 def openvino_is_installed() -> bool:
-    """Without importing it, which takes half a second."""
+    """Whether OpenVINO is installed; it is not imported, which takes half a second."""
     return find_spec("openvino") is not None
 
 
 class OpenVinoEngine:
     """Runs a float32 ``CoreNetwork`` on the CPU in the arithmetic of ``dtype``; one call at a time.
 
-    Every shape of windows is compiled once, which takes a second or two and is kept.
+    Each shape of windows is compiled once, in one or two seconds.
 
     Args:
-        core: the graph; its weights stay float32, the arithmetic does not.
-        dtype: float32, bfloat16 or float16.
-        window_px: side of a square window that is large enough for the graph, the smaller the faster.
+        core: the graph; its weights stay float32.
+        dtype: format of the arithmetic: float32, bfloat16 or float16.
+        window_px: side of a square window for tracing; it must be large enough for the graph, and small is fast.
 
     Raises:
         DeviceError: OpenVINO is not installed, or has no such arithmetic on this processor.
@@ -49,7 +49,7 @@ class OpenVinoEngine:
         }
         example = torch.zeros(1, window_px, window_px, 3, dtype=torch.uint8)
         with warnings.catch_warnings():
-            # It traces the network by a way that torch deprecates; no business of a user's.
+            # OpenVINO traces the network with a function that torch deprecates; the warning is not for users.
             warnings.simplefilter("ignore")
             self._model = openvino.convert_model(core, example_input=example)
         self._requests: dict[tuple[int, ...], Any] = {}
@@ -62,13 +62,13 @@ class OpenVinoEngine:
             self._requests[windows.shape] = compiled.create_infer_request()
         request = self._requests[windows.shape]
         request.infer([np.ascontiguousarray(windows)], share_inputs=True)
-        # The request's own memory is overwritten by the next call.
+        # The next call overwrites the memory of the request.
         cores: NDArray[np.uint8] = request.get_output_tensor().data.copy()
         return cores
 
 
 def require_arithmetic(dtype: torch.dtype, capabilities: Collection[str]) -> None:
-    """Refuses what OpenVINO does not list as a capability: it would compute in float32 without a word.
+    """Refuses a ``dtype`` that OpenVINO does not list as a capability: it would compute in float32 silently.
 
     Raises:
         DeviceError: no such arithmetic on this processor.
@@ -79,8 +79,8 @@ def require_arithmetic(dtype: torch.dtype, capabilities: Collection[str]) -> Non
 
 
 def _import_openvino() -> Any:
-    # OpenVINO reports its use to its makers when it is imported, unless this module is missing. Nothing about the
-    # work of a laboratory leaves the machine, not even that it is done.
+    # On import OpenVINO sends usage data to its makers, unless this module is missing. No data about the work of a
+    # laboratory may leave the machine.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino

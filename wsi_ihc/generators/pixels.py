@@ -1,4 +1,4 @@
-"""Pixels to tensors and back: the one place where the scale is written down."""
+"""Pixels to tensors and back: the only place that defines the scale."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 def to_tensor(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """``(n, height, width, 3)`` uint8 to ``(n, 3, height, width)`` in [-1, 1], channels last in memory."""
-    # The arithmetic is float32 whatever the target: 1 / 127.5 is not exact in half precision.
+    # The arithmetic is float32 for every target: half precision is too coarse for 1 / 127.5.
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1).to(dtype)
 
 

@@ -1,4 +1,4 @@
-"""What this processor multiplies in hardware, and which engines are installed for it: a value that tests make up."""
+"""The number formats that a processor multiplies in hardware, and its engines, as a value: tests make up others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TILE_FEATURES = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """Whatever the choice of number format and engine depends on."""
+    """The facts on which the choice of number format and engine depends."""
 
     features: frozenset[str] = frozenset()
-    """Names of Linux, such as ``amx_bf16``; empty on other systems."""
+    """Features of the processor in Linux's names, such as ``amx_bf16``; empty on other systems."""
     openvino: bool = False
     """Whether OpenVINO is installed."""
 
@@ -31,13 +31,13 @@ class Processor:
         return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(self.features)
 
     def has_tiles_for(self, dtype: torch.dtype) -> bool:
-        """Whether AMX multiplies ``dtype``; float32 it never does."""
+        """Whether AMX multiplies ``dtype``; it never multiplies float32."""
         return _TILE_FEATURES.get(dtype) in self.features
 
 
 @cache
 def this_processor() -> Processor:
-    """The processor that runs this program."""
+    """The processor of this machine."""
     return Processor(_features(), openvino_is_installed())
 
 

@@ -1,4 +1,4 @@
-"""How far a stained pixel sees: measured on the network itself, so that the halo is neither guessed nor wasted."""
+"""Measures the receptive field on the network itself: the halo is exact, neither too small nor too large."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LONGEST_STRIP_PX = 1 << 15
 
 
 def measure_alignment(network: nn.Module) -> int:
-    """Windows must start on, and measure, multiples of this many pixels: the product of the strides on the way down."""
-    # An attention gate compares two levels: its stride runs beside the one of its level.
+    """Windows must start on, and have sides of, multiples of this many pixels: the product of the strides down."""
+    # An attention gate compares two levels: its stride is parallel to that of its level, and does not multiply.
     beside = {gate.theta for gate in network.modules() if isinstance(gate, AttentionBlock)}
     halving = [module for module in network.modules() if isinstance(module, nn.Conv2d | BlurDown)]
     return math.prod(max(module.stride) for module in halving if module not in beside)
@@ -25,11 +25,11 @@ def measure_alignment(network: nn.Module) -> int:
 
 @torch.inference_mode()
 def measure_halo(network: nn.Module) -> int:
-    """Pixels around a core that its stained pixels depend on, rounded up to the network's alignment.
+    """Width of the border around a core on which its stained pixels depend, rounded up to the network's alignment.
 
-    Half a strip is made NaN, and NaN survives every operation: a stained pixel is NaN exactly if a NaN is within its
-    reach, whatever the weights. The four directions are tried; norm layers are skipped, since statistics of a whole
-    window would spread NaN everywhere.
+    Half of a strip is NaN, and NaN survives every operation: a stained pixel is NaN exactly if a NaN lies in its
+    receptive field, for any weights. All four directions are measured. Norm layers are left out, because statistics of
+    the whole window would spread NaN everywhere.
     """
     if isinstance(network, Identity | Recolour):
         return 0
@@ -40,7 +40,7 @@ def measure_halo(network: nn.Module) -> int:
 
 
 def _reach(network: nn.Module, align: int, quarter_turns: int) -> int:
-    """Columns past the border of the NaN half that come out NaN; the strip is turned to probe other directions."""
+    """Number of NaN columns beyond the border of the NaN half; the strip is turned for the other directions."""
     half = align * math.ceil(128 / align)
     while half <= _LONGEST_STRIP_PX:
         # Two pixels on the short side at the lowest resolution: reflecting borders need them.
@@ -55,7 +55,7 @@ def _reach(network: nn.Module, align: int, quarter_turns: int) -> int:
 
 
 def _without_norms(network: nn.Module) -> nn.Module:
-    """A float32 copy on the CPU whose norm layers do nothing."""
+    """A float32 copy on the CPU with identities in place of norm layers."""
     probe = copy.deepcopy(network).float().cpu().eval()
     for sequence in [module for module in probe.modules() if isinstance(module, nn.Sequential)]:
         for index, layer in enumerate(sequence):
