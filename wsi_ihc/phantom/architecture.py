@@ -13,10 +13,10 @@ from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 from wsi_ihc.phantom.section import Section
 
 REACH_UM = 44.0
-"""Distances are clipped here, so that a window need not see farther than this to draw the same map."""
+"""Distances are clipped at this value: a window needs no wider surroundings to draw the same map."""
 
 SMOOTHING_UM = 2.0
-"""Sigma that takes the staircase off a distance: one sample of the usual map."""
+"""Sigma that smooths the steps of a distance: one sample of the usual map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Maps:
     fat: Floats
     """Distance-like depth in fat."""
     hyaline: Floats
-    """1 where collagen is glassy and shows no threads."""
+    """1 where collagen is hyaline and shows no fibres."""
     looseness: Floats
     """0 where collagen is dense, 1 where it is a loose web."""
     vessel: Floats
@@ -47,7 +47,7 @@ class Maps:
     cleft: Floats
     """Retraction: 1 where epithelium has shrunk away from its stroma."""
     necrosis: Floats
-    """1 in the dead middle of a large duct."""
+    """1 in the necrotic centre of a large duct."""
     thickness: Floats
     """Relative thickness of the section, about 1."""
     clone: Floats
@@ -59,7 +59,7 @@ class Maps:
 
 
 def draw_maps(section: Section, grid: Grid) -> Maps:
-    """The architecture under ``grid``; distances are exact ``REACH_UM`` away from its rim."""
+    """The architecture on ``grid``; distances are exact at least ``REACH_UM`` away from its border."""
     seed = section.seed
     tissue = section.tissue_depth(grid)
     ducts = draw_ducts(section, grid)

@@ -1,4 +1,4 @@
-"""Where cells are and what each is: a random packing without a lattice to see, typed by the architecture."""
+"""Positions and kinds of cells: a random packing without a visible lattice; the architecture decides the kinds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDS = 3
 REACH = 3
 """Candidates this many lattice cells apart still compete."""
 MARGIN_UM = 40.0
-"""How far the packing at a place is felt: a chain of neighbours, each pushing the next out, breaks before that."""
+"""Distance over which the packing at one place influences another: chains of neighbours are shorter."""
 
 NONE, TUMOUR, DUCTAL, LYMPHOCYTE, FIBROBLAST, ENDOTHELIUM, RED_CELL, DEBRIS = range(8)
 
@@ -95,7 +95,7 @@ class Sampler:
 
 
 def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
-    """What a candidate would be; later rules win."""
+    """The kind of each candidate; later rules win."""
     epithelium, lumen, vessel, tissue = at(maps.epithelium), at(maps.lumen), at(maps.vessel), at(maps.tissue)
     kind = np.zeros(epithelium.shape, np.int8)
     stroma = (epithelium < -2.5) & (vessel < -3) & (at(maps.fat) < 3)
@@ -115,7 +115,7 @@ def _kinds(maps: Maps, at: Sampler, luck: Floats) -> NDArray[np.int8]:
 
 
 def _radii(section: Section, kind: NDArray[np.int8], luck: Floats, clone: Floats) -> Floats:
-    """Half the room a cell takes, um. Tumour cells grow with the HER2 score, and vary more."""
+    """Half of the distance between cells, um. Tumour cells are larger and vary more with a higher HER2 score."""
     strength = section.strength
     spread = 0.45 + 0.65 * strength
     tumour = 4.45 + 0.8 * strength + spread * (0.35 * clone + 1.3 * (luck[5] - 0.5))
@@ -146,9 +146,9 @@ def _direction(field: Floats) -> tuple[Floats, Floats]:
 
 
 def _pack(kind: NDArray[np.int8], y: Floats, x: Floats, radius: Floats, priority: Floats) -> NDArray[np.bool_]:
-    """Hard-core thinning in rounds: the highest priority within reach stays, what it crowds out goes, the rest retries.
+    """Hard-core thinning in rounds: the highest priority within reach stays, those too close to it go, others retry.
 
-    Each round looks ``REACH`` lattice cells away, so the outcome far enough from the rim does not depend on the rim.
+    Each round looks ``REACH`` lattice cells away, so the result far enough from the border does not depend on it.
     """
     alive = kind != NONE
     kept = np.zeros(alive.shape, np.bool_)
@@ -185,7 +185,7 @@ def _pair(shape: tuple[int, ...], shift: tuple[int, int]) -> tuple[tuple[slice, 
 
 
 def _crowds(y: Floats, x: Floats, radius: Floats, shift: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where two candidates, ``shift`` apart on the lattice, are too close to live together."""
+    """Where two candidates, ``shift`` apart on the lattice, are too close together."""
     here, there = _pair(y.shape, shift)
     distance = (y[here] - y[there]) ** 2 + (x[here] - x[there]) ** 2
     return np.asarray(distance < (radius[here] + radius[there]) ** 2, np.bool_)

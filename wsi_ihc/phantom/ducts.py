@@ -114,7 +114,7 @@ def _depth_around(shape: Shape, grid: Grid, reach_um: float) -> tuple[Window, Fl
 def _lay_epithelium(
     shape: Shape, grid: Grid, canvas: Ducts, reach_um: float, *, benign: bool
 ) -> tuple[Window, Floats] | None:
-    """Epithelium where the shape is, laid over what was there; gives back where, and the shape's depth."""
+    """Covers the shape with epithelium; returns its window of the grid, and the depth of the shape there."""
     found = _depth_around(shape, grid, reach_um)
     if found:
         window, depth = found
@@ -135,7 +135,7 @@ def _add_duct(shape: Shape, grid: Grid, canvas: Ducts, wall_um: float) -> None:
 def _add_lobule(
     seed: int, row: int, column: int, y: float, x: float, radius_um: float, grid: Grid, canvas: Ducts
 ) -> None:
-    """A terminal lobule: small acini, most of them open, close together in their own stroma."""
+    """A terminal duct lobular unit: small acini, most of them open, close together in their own stroma."""
     pitch, count = 36.0, 4
     index = np.arange(-count, count + 1, dtype=np.int64)
     numbers = np.stack(
@@ -155,7 +155,7 @@ def _add_lobule(
 
 
 def _add_tumour_duct(seed: int, shape: Shape, habit: float, grid: Grid, canvas: Ducts) -> None:
-    """A duct filled with tumour: solid, cribriform (round holes) or with a dead middle."""
+    """A duct filled with tumour: solid, cribriform (round holes) or with comedo necrosis."""
     reach_um = 1.6 * max(shape.radius_x, shape.radius_y) + 24
     if not (found := _lay_epithelium(shape, grid, canvas, reach_um, benign=False)):
         return

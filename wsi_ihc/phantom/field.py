@@ -1,4 +1,4 @@
-"""Windows of the endless plane: the section, painted block by block, seen under one look."""
+"""Windows of the endless plane: the section, painted block by block, in one look."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wsi_ihc.phantom.section import Section
 from wsi_ihc.pyramid.geometry import Region
 
 BLOCK_PX = 512
-"""Side of what is drawn at once. Blocks lie on a fixed grid, so that any window of the plane has the same pixels."""
+"""Side of a block, pixels. Blocks lie on a fixed grid, so that every window of the plane has the same pixels."""
 MARGIN_PX = 8
-"""Drawn around a block for the blur to look at."""
+"""Pixels that are drawn around a block, for the blur."""
 BLOOD = (0.12, 0.80, 0.62)
 """Optical density of red cells in H&E; their haemoglobin takes eosin towards orange."""
 
@@ -65,17 +65,17 @@ def draw_window(section: Section, region: Region, mpp: float, look: Look) -> Fie
 
 
 def compress(field: Field, look: Look) -> Field:
-    """What is left after the look's JPEG; quality 100 leaves pixels as they are."""
+    """The field after JPEG compression in the quality of the look; quality 100 leaves the pixels unchanged."""
     if look.jpeg_quality >= 100:
         return field
     return Field(jpeg_round_trip(field.he, look.jpeg_quality), jpeg_round_trip(field.ihc, look.jpeg_quality))
 
 
 def refuse_undrawable(her2: str, height: int, width: int, mpp: float, seed: int) -> None:
-    """Sizes in pixels, ``mpp`` in um/px.
+    """Refuses values that cannot be drawn; sizes in pixels, ``mpp`` in um/px.
 
     Raises:
-        SettingsError: for what cannot be drawn.
+        SettingsError: the message names the value.
     """
     if not 0 <= seed < 1 << 63:
         raise SettingsError(f"seed {seed}: expected a whole number from 0 to {(1 << 63) - 1}")

@@ -25,15 +25,15 @@ class Score:
     density: float
     """Optical density of a typical stained membrane."""
     spread: float
-    """How much cells differ, relative."""
+    """Relative variation of the density between cells."""
     share: float
     """Share of tumour cells that stain."""
     complete: float
-    """How closed the membranes are: stretches stain where this plus noise is above 0."""
+    """Completeness of the membranes: a stretch stains where this plus noise is above 0."""
 
 
 def score(her2: Her2) -> Score:
-    """What a score looks like."""
+    """The parameters of a score."""
     match her2:
         case "0":
             return Score(density=0.06, spread=0.3, share=0.06, complete=-0.2)
@@ -69,9 +69,9 @@ def draw_dab(
 
 
 def _expression(section: Section, cells: Cells) -> Floats:
-    """HER2 on each cell's membrane: the score, its clone, and chance. Benign ducts stay almost negative.
+    """HER2 on the membrane of each cell: from the score, its clone, and chance. Benign ducts are almost negative.
 
-    Within a score, too, H&E says something: the chances that make a nucleus large and dark also make its cell stain.
+    Within a score, H&E has information too: the numbers that make a nucleus large and dark also make its cell stain.
     """
     level = score(section.her2)
     chance = cells.luck[:, 3] - 0.5

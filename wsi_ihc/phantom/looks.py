@@ -1,4 +1,4 @@
-"""How a section is stained and scanned: everything about a picture that is not tissue."""
+"""The look of a section, by staining and scanning: all properties of a picture that are not tissue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_ihc.measures.dyes import COUNTERSTAIN, HAEMATOXYLIN, Vector
 HAEMATOXYLINS: tuple[Vector, ...] = (HAEMATOXYLIN, (0.58, 0.73, 0.36), (0.55, 0.76, 0.35), (0.66, 0.69, 0.30))
 EOSINS: tuple[Vector, ...] = ((0.092, 0.954, 0.283), (0.10, 0.86, 0.50), (0.14, 0.84, 0.52), (0.16, 0.90, 0.40))
 DAB: Vector = (0.325, 0.52, 0.79)
-"""Not the published vector: it takes more red and less green, for a more olive brown."""
+"""Optical density of DAB. It absorbs more red and less green than the published vector: a more olive brown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Look:
     dab_strength: float = 1.0
     counterstain_strength: float = 1.0
     section_thickness: float = 1.0
-    """Relative to the usual 4 um; all stains follow."""
+    """Thickness relative to the usual 4 um; the densities of all stains are multiplied by it."""
     white_he: Vector = (243, 242, 244)
-    """What the scanner reads on bare glass."""
+    """RGB of the scanner on bare glass."""
     white_ihc: Vector = (242, 242, 243)
     blur_um: float = 0.28
     """Sigma of the scanner's Gaussian point spread."""
@@ -43,11 +43,11 @@ class Look:
     gamma: float = 1.0
     jpeg_quality: int = 90
     scale: float = 1.0
-    """Size of cells and of everything else relative to the usual."""
+    """Size of cells and all other structures, relative to the usual one."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Look:
-        """A look drawn widely, so that a generator trained on many of them meets real laboratories half way."""
+        """A random look, from wide ranges: a generator trained on many of them adapts better to real laboratories."""
         tint = rng.normal(0, 2.5, 3)
         white = rng.uniform(228, 252)
         return cls(
@@ -57,7 +57,7 @@ class Look:
             counterstain=_perturbed(rng, COUNTERSTAIN, 0.03),
             haematoxylin_strength=float(np.exp(rng.normal(0, 0.22))),
             eosin_strength=float(np.exp(rng.normal(0, 0.22))),
-            # The density of DAB is what is scored, so it varies less than the other stains.
+            # The HER2 score depends on the density of DAB, so it varies less than the other stains.
             dab_strength=float(np.exp(rng.normal(0, 0.06))),
             counterstain_strength=float(np.exp(rng.normal(0, 0.18))),
             section_thickness=float(np.exp(rng.normal(0, 0.10))),
@@ -72,10 +72,10 @@ class Look:
 
     @classmethod
     def random(cls, seed: int) -> Look:
-        """The look that belongs to a seed.
+        """The random look of a seed.
 
         Raises:
-            SettingsError: for a negative seed.
+            SettingsError: the seed is negative.
         """
         if seed < 0:
             raise SettingsError(f"seed of the look {seed}: expected a whole number from 0")

@@ -1,4 +1,4 @@
-"""Which cell owns a pixel, and how near its border runs: the nearest and second nearest of scattered centres."""
+"""The cell that owns each pixel, and the distance to its border: from the two nearest cell centres."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_ihc.phantom.patches import Canvas, patches, texture_windows
 
 @dataclass(frozen=True, slots=True)
 class Territories:
-    """Layers over one canvas."""
+    """Layers over one canvas, (height, width) each."""
 
     nearest: Floats
     """Distance to the owner, um, roughened; the reach where there is none."""
@@ -34,9 +34,9 @@ def draw_territories(
     roughness_um: float,
     lump_um: float,
 ) -> Territories:
-    """Share the plane among centres: a ``head_start`` (um) takes more of it, none reaches farther than ``reach_um``.
+    """Divides the plane among cell centres. A ``head_start`` (um) enlarges a cell; none is wider than ``reach_um``.
 
-    Borders waver by about ``roughness_um``, in lumps of ``lump_um``.
+    Borders are rough by about ``roughness_um``, in lumps of ``lump_um``.
     """
     shape = (canvas.height, canvas.width)
     nearest, second = np.full(shape, reach_um, np.float32), np.full(shape, reach_um, np.float32)
@@ -57,5 +57,5 @@ def draw_territories(
 
 
 def per_pixel(values: Floats, territories: Territories) -> Floats:
-    """A value of each cell at every pixel that it owns, 0 where no cell is."""
+    """The value of the owner at every pixel, (height, width); 0 where no cell is."""
     return np.append(values, np.float32(0))[territories.owner]

@@ -1,6 +1,6 @@
-"""Randomness that is a function of the place: hashed lattices, smooth noise and periodic textures.
+"""Random numbers as a function of position: hashed lattices, smooth noise and periodic textures.
 
-Nothing here has a state, so any window of the infinite plane can be drawn in any order.
+Nothing here has a state, so the windows of the infinite plane can be drawn in any order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TEXTURE_PITCH_UM = 0.5
 
 
 def single(values: Any) -> Floats:
-    """As an array in single precision; OpenCV's stubs do not know what they return."""
+    """The values as an array in single precision; the type stubs of OpenCV do not state the type of results."""
     return np.asarray(values, np.float32)
 
 
@@ -89,9 +89,9 @@ def smooth(seed: int, channel: int, grid: Grid, scale_um: float) -> Floats:
 
 
 def _product(a: Floats, b: Floats) -> Floats:
-    """``a @ b`` in bites of 2**18 multiplications, below which OpenBLAS stays on the calling thread.
+    """``a @ b`` in parts of 2**18 multiplications: for so few, OpenBLAS stays on the calling thread.
 
-    On such small matrices its threads cost a hundred times what they save as soon as the processor is shared.
+    On a busy processor its threads would cost a hundred times the time that they save on such small matrices.
     """
     result = np.empty((a.shape[0], b.shape[1]), np.float32)
     step = max(1, (1 << 18) // b.size)
@@ -134,7 +134,7 @@ def grain(channel: int, sigma_um: float, um_per_px: float) -> Floats:
 
 @lru_cache(maxsize=20)
 def _grain(channel: int, sigma_px: float) -> Floats:
-    """Without the lowest frequencies, so that its period cannot be seen."""
+    """A texture without the lowest frequencies, so that its period is not visible."""
     texture = filtered_noise(channel, sigma_px, sigma_px) - 0.6 * filtered_noise(channel, 3 * sigma_px, 3 * sigma_px)
     return np.ascontiguousarray(np.clip(texture / texture.std(), -3, 3), np.float32)
 

@@ -15,14 +15,14 @@ from wsi_ihc.phantom.shapes import Shapes, round_shapes, spindle_shapes, tumour_
 
 @dataclass(frozen=True, slots=True)
 class Nuclei:
-    """Layers over one canvas."""
+    """Layers over one canvas, (height, width) each."""
 
     density: Floats
-    """Haematoxylin in nuclei."""
+    """Haematoxylin in nuclei; 1 is a usual full stain."""
     mask: Floats
-    """Share of a pixel under a nucleus."""
+    """Share of a pixel that a nucleus covers, 0 to 1."""
     blood: Floats
-    """Red cells."""
+    """Stain of red blood cells."""
 
 
 def draw_nuclei(section: Section, cells: Cells, canvas: Canvas) -> Nuclei:
@@ -47,7 +47,7 @@ def _column(values: Floats, chunk: Patches) -> Floats:
 
 
 def _stamp(nuclei: Nuclei, chunk: Patches, cells: Cells, shapes: Shapes, canvas: Canvas) -> None:
-    """Draw one chunk: an ellipse, bent, waved and roughened, then what is inside it."""
+    """Draws a chunk of nuclei: a bent, wavy, rough ellipse, then the chromatin, rim and nucleoli in it."""
     angle = _column(cells.angle, chunk)
     cos, sin = np.cos(angle), np.sin(angle)
     a, b = _column(shapes.a, chunk), _column(shapes.b, chunk)
@@ -77,7 +77,7 @@ def _stamp(nuclei: Nuclei, chunk: Patches, cells: Cells, shapes: Shapes, canvas:
 
 
 def _draw_red_cells(nuclei: Nuclei, cells: Cells, canvas: Canvas) -> None:
-    """Biconcave discs: denser towards the rim."""
+    """Draws red blood cells: biconcave discs, denser towards the rim."""
     for chunk in patches(canvas, cells.y, cells.x, 4.5):
         luck = cells.luck[chunk.members]
         squash = (0.75 + 0.5 * luck[:, 0])[:, None, None]

@@ -30,26 +30,26 @@ def transmit(layers: tuple[tuple[Floats, Vector], ...], white: Vector, gamma: fl
 
 
 def _rgb(picture: Any) -> Rgb:
-    """What OpenCV returns, typed; it has no pixels of another kind to return here."""
+    """A result of OpenCV as uint8 RGB: its stubs do not state the type."""
     return np.asarray(picture, np.uint8)
 
 
 def blur(picture: Rgb, sigma_px: float) -> Rgb:
-    """The scanner's point spread, a Gaussian over intensities."""
+    """``picture`` under the point spread function of a scanner, a Gaussian over intensities."""
     return picture if sigma_px < 0.15 else _rgb(cv2.GaussianBlur(picture, (0, 0), sigma_px))
 
 
 def add_noise(picture: Rgb, sigma: float, top: int, left: int) -> Rgb:
-    """Sensor noise that belongs to the place on the plane, for a window of at most ``NOISE_SIDE`` px."""
+    """Adds sensor noise, a function of the position on the plane, to a window of at most ``NOISE_SIDE`` px."""
     top, left = top % NOISE_SIDE, left % NOISE_SIDE
     pattern = _noise(round(sigma, 2))[top : top + picture.shape[0], left : left + picture.shape[1]]
-    # Stored with an offset of 128, so that saturating 8-bit arithmetic does the work.
+    # Noise has an offset of 128, so that saturating 8-bit arithmetic can add it.
     return _rgb(cv2.addWeighted(picture, 1, pattern, 1, -128))
 
 
 @lru_cache(maxsize=4)
 def _noise(sigma: float) -> Rgb:
-    """Mostly common to the three channels, as demosaiced sensors have it, and a little correlated between pixels."""
+    """Noise as of a demosaiced sensor: mostly common to the three channels, slightly correlated between pixels."""
     rng = np.random.default_rng(91)
     common, own = (rng.standard_normal((NOISE_SIDE, NOISE_SIDE, channels)) for channels in (1, 3))
     white = 0.8 * common + 0.6 * own
@@ -59,6 +59,6 @@ def _noise(sigma: float) -> Rgb:
 
 
 def jpeg_round_trip(picture: Rgb, quality: int) -> Rgb:
-    """What is left of a picture after the scanner's compression."""
+    """``picture`` after JPEG compression of ``quality`` and decompression."""
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.ascontiguousarray(_rgb(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1])

@@ -1,4 +1,4 @@
-"""A window of a section turned into stain: how much of each dye lies over every pixel."""
+"""The stains in a window of a section: the amount of each dye over every pixel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from wsi_ihc.phantom.section import Section
 from wsi_ihc.phantom.stroma import Collagen, draw_collagen, draw_fat
 
 CELL_REACH_UM = 15.0
-"""A cell's centre is at most this far from anything it draws."""
+"""Largest distance from the centre of a cell to any pixel that the cell changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stains:
-    """Dye over every pixel, (height, width) each; 1 is a usual full stain."""
+    """Amount of each dye over every pixel, (height, width) each; 1 is a usual full stain."""
 
     haematoxylin: Floats
     eosin: Floats
@@ -34,7 +34,7 @@ class Stains:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Maps brought to the canvas's resolution."""
+    """Maps at the resolution of the canvas."""
 
     tissue: Floats
     epithelium: Floats
@@ -49,7 +49,7 @@ class Surface:
 
 
 def paint(section: Section, canvas: Canvas) -> Stains:
-    """The stains over a canvas; its corner must lie on even pixels, its sides be multiples of the map step."""
+    """The stains over a canvas. Its corner must lie on even pixels; its sides must be multiples of the map step."""
     maps, inner = _maps(section, canvas)
     window = Grid(
         canvas.top * canvas.um_per_px - CELL_REACH_UM,
@@ -88,7 +88,7 @@ def map_step(um_per_px: float) -> int:
 
 
 def _maps(section: Section, canvas: Canvas) -> tuple[Maps, tuple[slice, slice]]:
-    """Maps that reach far enough beyond the canvas, and the slices that bring them back to it."""
+    """Maps that reach far enough beyond the canvas, and the slices that crop them to it."""
     step = map_step(canvas.um_per_px)
     pitch = step * canvas.um_per_px
     margin = int(np.ceil((max(REACH_UM, MARGIN_UM) + CELL_REACH_UM + 8) / pitch))
@@ -109,7 +109,7 @@ def _upscale(field: Floats, canvas: Canvas) -> Floats:
 
 
 def _ramp(distance: Floats, low: float, high: float) -> Floats:
-    """0 below ``low``, 1 above ``high``, straight between."""
+    """0 below ``low``, 1 above ``high``, linear between."""
     scale = np.float32(1 / (high - low))
     return single(np.clip(distance * scale - np.float32(low) * scale, 0, 1))
 
@@ -125,10 +125,10 @@ def _compose(
     texture: Floats,
     coarse: Floats,
 ) -> Stains:
-    """Layer by layer, in the order in which they cover each other."""
+    """The stains of all layers, in the order in which they cover each other."""
     eosin, haematoxylin = _matrix(surface, collagen, fat_gap, texture, coarse)
     inside = _ramp(surface.epithelium + 0.35 * coarse, -0.9, 0.6) * (1 - _ramp(surface.lumen + 0.5 * coarse, -1.0, 0.4))
-    # No cell, no epithelium: the thinnest cords hold none.
+    # Without a cell there is no epithelium: the thinnest cords have none.
     inside *= 1 - _ramp(territories.nearest, 10.5, 11.9)
     rim = np.minimum(territories.gap, np.clip(surface.epithelium + 0.4 * coarse, 0.15, None) * 2)
     plasma_eosin, plasma_haematoxylin = _cytoplasm(section, lining, territories, rim, texture, coarse)
@@ -152,7 +152,7 @@ def _compose(
 def _matrix(
     surface: Surface, collagen: Collagen, fat_gap: Floats, texture: Floats, coarse: Floats
 ) -> tuple[Floats, Floats]:
-    """Eosin and haematoxylin of what lies between cells: collagen, fat, vessel walls, and the gaps in them."""
+    """Eosin and haematoxylin between cells: in collagen, fat, vessel walls, and their gaps."""
     loose = _ramp(surface.looseness + 0.9 * (0.5 - collagen.bundle), 0.15, 0.75)
     dense = 0.49 + (1.0 - 0.75 * surface.hyaline) * (collagen.fibre - 0.5) + 0.40 * (collagen.bundle - 0.5)
     dense += 0.03 * coarse
@@ -184,7 +184,7 @@ def _cytoplasm(
 
 
 def _kill(surface: Surface, coarse: Floats, eosin: Floats, haematoxylin: Floats) -> None:
-    """Lumens are empty but for the debris of necrosis. Changes its last two arguments."""
+    """Empties lumens, except for the debris of necrosis; changes ``eosin`` and ``haematoxylin`` in place."""
     dead = surface.necrosis
     eosin += dead * (0.75 + 0.2 * coarse - eosin)
     empty = _ramp(surface.lumen, -1, 1) * (1 - dead)

@@ -21,7 +21,7 @@ from wsi_ihc.phantom.section import Section
 from wsi_ihc.pyramid.geometry import Region, Size
 
 SEEDS_PER_SET = 1_000_000
-"""Pairs of one data set take consecutive sections, so that no two share one, across its splits and across data sets."""
+"""Each pair has a section of its own: seeds of data sets are this far apart, and pairs count on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ def draw_pairs(
 ) -> None:
     """Draw ``count`` pairs into ``folder``, ``{HE,IHC}/{train,test}/00001_train_3+.png``: scores in turn, random looks.
 
-    ``misalign_px`` moves each IHC by up to as much in both directions, and turns it by up to a degree and a half, as
-    consecutive sections are; 0 keeps them on the same pixels. ``progress`` is told 1 for each pair. The folder appears
-    when it is complete.
+    ``misalign_px`` moves each IHC by at most that many pixels in both directions, and rotates it by at most 1.5
+    degrees, as in consecutive sections; 0 keeps both images on the same pixels. ``progress`` gets 1 for each pair. The
+    folder appears when it is complete.
 
     Raises:
-        SettingsError: for values that cannot be drawn.
-        OutputError: when the folder is there already, or cannot be written.
-        StorageError: when the disk fills up.
+        SettingsError: a value that cannot be drawn.
+        OutputError: the folder exists already, or cannot be written.
+        StorageError: the disk is full, or refuses.
     """
     refuse_undrawable("0", size.height, size.width, mpp, seed)
     if not 1 <= count < SEEDS_PER_SET:
@@ -91,7 +91,7 @@ def draw_pairs(
 
 
 def _plans(count: int, seed: int, train_share: float) -> list[_Plan]:
-    """Scores in turn within each split; numbers run through both, as in BCI."""
+    """The pairs, with scores in turn within each split, numbered across both splits as in BCI."""
     training = round(count * train_share)
     plans = []
     for index in range(count):
@@ -120,7 +120,7 @@ def _write_pair(folder: Path, plan: _Plan, size: Size, mpp: float, misalign_px: 
 
 
 def _moved(picture: Rgb, down: float, right: float, degrees: float) -> Rgb:
-    """Turned about the centre, then shifted, pixels."""
+    """``picture`` rotated about its centre, then shifted ``down`` and ``right`` by pixels."""
     height, width = picture.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     matrix[:, 2] += np.array([right, down])

@@ -1,4 +1,4 @@
-"""Cells drawn as many small patches: formulas run over hundreds of cells at once, results land by slices."""
+"""Draws cells as many small patches: formulas run over hundreds of cells at once, and slices place the results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """Equal squares around some cells: where each lands, and coordinates relative to the cell's centre in um."""
+    """Equal squares around some cells: their places on the canvas, and coordinates in um from the cell's centre."""
 
     members: NDArray[np.int64]
     """Index of the cell of each patch."""
@@ -40,7 +40,7 @@ class Patches:
     """(cells, 1, side)"""
 
     def place(self, index: int, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Slices of the canvas and of the patch, cut at the canvas's rim."""
+        """Slices of the canvas and of the patch, cropped to the canvas."""
         top, left = self.top[index], self.left[index]
         rows = slice(max(0, top), min(height, top + self.side))
         columns = slice(max(0, left), min(width, left + self.side))
@@ -50,7 +50,7 @@ class Patches:
         )
 
     def lay(self, layer: Floats, values: Floats) -> None:
-        """Put the patches' ``values`` (cells, side, side) on a canvas's ``layer`` where they exceed what is there."""
+        """Puts ``values`` (cells, side, side) on the ``layer`` of a canvas, where they are higher than its own."""
         for index in range(len(self.members)):
             where, part = self.place(index, *layer.shape)
             target = layer[where]

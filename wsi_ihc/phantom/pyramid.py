@@ -28,7 +28,7 @@ SUBTREE_LEVEL = 2
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn, and the shape of its pyramid."""
+    """The section to draw, and the shape of its pyramid."""
 
     section: Section
     size: Size
@@ -53,9 +53,9 @@ class Scene:
 
 @dataclass
 class Spool:
-    """One stain of a scene: encoded tiles in the order in which they were made, in ``file``; a `TilePyramid`.
+    """The pyramid of one stain of a scene, a `TilePyramid`: encoded tiles in ``file``, in the order of drawing.
 
-    Tiles that repeat are stored once. Only one thread at a time may use it.
+    Equal tiles are stored once. Only one thread at a time may use it.
     """
 
     scene: Scene
@@ -94,7 +94,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A tile of the pyramid: the picture of each stain, and the encoded tiles below and of it."""
+    """A tile of the pyramid: its picture in each stain, and its encoded tiles with those below it."""
 
     pictures: Field
     encoded: list[tuple[Cell, list[bytes], bool]]
@@ -163,7 +163,7 @@ def _draw(scene: Scene, cell: Cell, stains: int) -> _Drawn:
 
 
 def _merge(scene: Scene, cell: Cell, below: Iterable[tuple[Cell, _Drawn]], stains: int) -> _Drawn:
-    """The tile above up to four tiles: their 2x2 means, and glass where the slide has ended."""
+    """The tile above up to four tiles: their 2x2 means, and glass beyond the edge of the slide."""
     children = list(below)
     encoded = [entry for _, child in children for entry in child.encoded]
     if all(child.glass for _, child in children):
@@ -182,7 +182,7 @@ def _empty(scene: Scene, cell: Cell, stains: int, below: list[tuple[Cell, list[b
 
 
 def _is_glass(scene: Scene, region: Region) -> bool:
-    """Decided on a grid of 9 x 9 points, which the outline's slack makes safe."""
+    """Whether a region is glass, from 9 x 9 points: the margin around the outline makes this safe."""
     um = scene.mpp / scene.look.scale
     step = BLOCK_PX / 8
     return scene.section.is_glass(Grid(region.top * um, region.left * um, step * um, 9, 9))

@@ -1,4 +1,4 @@
-"""What is cut: the tissue's identity, and where it ends."""
+"""A section: the identity of the tissue, and its outline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsi_ihc.measures.her2 import HER2_SCORES, Her2
 from wsi_ihc.phantom.noise import Floats, Grid, single, smooth
 
 EDGE_REACH_UM = 1.5 * (3 * 26 + 3 * 9 + 3 * 3.2) + 64
-"""No tissue is farther than this from the outline: the bound of the noise that tears it, and a coarse look's step."""
+"""No tissue is farther from the smooth outline: the bound of the noise on the edge, and the step of a coarse check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Lobe:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One cut through one tumour: everything but the stain and the scanner. ``lobes`` None: tissue everywhere."""
+    """A section of a tumour, without stain and scanner. With ``lobes`` None there is tissue everywhere."""
 
     seed: int
     her2: Her2
@@ -57,7 +57,7 @@ class Section:
         return np.clip(self._outline(grid) + calm * ragged, -60, 60)
 
     def _outline(self, grid: Grid) -> Floats:
-        """The depth in tissue before its edge is torn."""
+        """Distance to the smooth outline in um, positive in tissue, before noise makes the edge rough."""
         if self.lobes is None:
             # Windows of the endless plane see mostly tissue, and the edge of the glass now and then.
             return 210 * (1.75 + smooth(self.seed, 5, grid, 420)) + 25 * smooth(self.seed, 1, grid, 260)
@@ -75,7 +75,7 @@ class Section:
         return depth
 
     def is_glass(self, grid: Grid) -> bool:
-        """Whether a coarse look (a step of at most 64 um) already rules out tissue under the grid."""
+        """Whether a coarse check (steps of at most 64 um) excludes tissue on the grid."""
         return self.lobes is not None and float(self._outline(grid).max()) < -EDGE_REACH_UM
 
 
@@ -100,7 +100,7 @@ def slide_lobes(seed: int, height_um: float, width_um: float, share: float) -> t
 
 
 def _fragments(rng: np.random.Generator, piece: Lobe) -> list[Lobe]:
-    """Crumbs that floated off the piece's rim."""
+    """Small fragments that came off the edge of a piece."""
     fragments = []
     for _ in range(int(rng.integers(3, 7))):
         angle = rng.uniform(0, 2 * np.pi)

@@ -1,4 +1,4 @@
-"""What the nucleus of each kind of cell looks like, as numbers."""
+"""Parameters of the nuclei of each kind of cell."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wsi_ihc.phantom.noise import Floats, single
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """How each nucleus looks; lengths in um, densities in units of stain, (cells,) each."""
+    """Parameters of nuclei: lengths in um, densities in units of stain, (cells,) each."""
 
     a: Floats
     """Half the long axis."""
     b: Floats
     """Half the short axis."""
     bend: Floats
-    """Banana, relative to the short axis."""
+    """Bend of the long axis, relative to the short axis."""
     wave: Floats
     """Depth of a threefold wave of the outline."""
     lobe: Floats
@@ -33,7 +33,7 @@ class Shapes:
     nucleolus: Floats
     """Density of a nucleolus; 0 for none."""
     focus: Floats
-    """Sharpness of the outline: below 1 where the knife only grazed the nucleus."""
+    """Sharpness of the outline: below 1 where the cut touches only the edge of the nucleus."""
 
     def single(self) -> Shapes:
         """The same in single precision."""
@@ -44,7 +44,7 @@ def tumour_shapes(cells: Cells, strength: float) -> Shapes:
     """Large, vesicular, a few in mitosis. Size, variation and nucleoli grow with ``strength``, the HER2 score."""
     size, long, rare, dark = cells.luck.T
     mitosis = rare < 0.002 + 0.004 * strength
-    # One in eight was only grazed by the knife: pale, small and soft.
+    # The cut touches only the edge of one in eight: pale, small and soft.
     grazed = (rare > 0.875) & (dark < 0.8)
     radius = cells.radius * (0.92 + 0.06 * strength) * (0.84 + 0.28 * size) * np.where(grazed, 0.85, 1.0)
     root = np.sqrt(np.where(mitosis, 1.7 + 2.0 * long, 1.15 + 0.35 * long**2))

@@ -1,4 +1,4 @@
-"""What lies between the cells: collagen in wavy bundles, the cracks of a dried section, fat."""
+"""The stroma between the cells: collagen in wavy bundles, the cracks of a dried section, fat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADIPOCYTE_PITCH_UM = 58.0
 
 
 FINENESS = np.float32(1.2)
-"""Fibres are this much thinner than the weave has them, which leaves its interpolation room."""
+"""Fibres are thinner than in the weave by this factor, which leaves room for its interpolation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,19 +34,19 @@ def draw_phantom(
     threads: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw a slide of ``size`` px at ``mpp`` um/px, up to ``share`` of it under tissue, into a pyramidal tiled TIFF.
+    """Draws a slide of ``size`` px at ``mpp`` um/px into a pyramidal tiled TIFF; tissue covers at most ``share`` of it.
 
-    ``pair_path`` gets the HER2 IHC of the same section, pixel for pixel. The bytes depend on the arguments alone, not
-    on ``threads``. The names appear when the files are complete. ``progress`` is told the pixels drawn since its last
-    call.
+    ``pair_path`` gets the HER2 IHC of the same section, pixel for pixel. The bytes depend only on the arguments, not on
+    ``threads``. The names appear when the files are complete. ``progress`` gets the number of pixels drawn since its
+    last call.
 
-    Memory bound: ``2 * threads`` subtrees of 16 blocks of 512 px ahead, and one tile per level; encoded tiles wait in a
+    Memory bound: ``2 * threads`` subtrees of 16 blocks of 512 px, and one tile per level. Encoded tiles are kept in a
     temporary file beside the output. Glass is encoded once.
 
     Raises:
-        SettingsError: for a score, size, pixel size or share that cannot be drawn.
-        OutputError: when a path cannot be written.
-        StorageError: when the disk fills up.
+        SettingsError: a score, size, pixel size or share that cannot be drawn.
+        OutputError: a path cannot be written.
+        StorageError: the disk is full, or refuses.
     """
     refuse_undrawable(her2, size.height, size.width, mpp, seed)
     if not 0 < share <= 1:
