@@ -1,4 +1,4 @@
-"""The output: one pyramidal OME-TIFF with its provenance, and the proof that it is sound."""
+"""The output as a pyramidal OME-TIFF with its provenance: writing, opening and verification."""
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.output.ometiff.verification import verify_ome_tiff

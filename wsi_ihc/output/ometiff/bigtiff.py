@@ -1,4 +1,4 @@
-"""Just enough BigTIFF to hang the levels of a pyramid into the main chain as well.
+"""Just enough BigTIFF to add the levels of a pyramid to the main chain as well.
 
 QuPath, tifffile and libvips find reduced levels in the SubIFDs tag; OpenSlide and web viewers only along the chain of
 main directories. A directory is about a kilobyte and points at the same tiles, so a second copy serves both.
@@ -28,7 +28,7 @@ class Directory:
 
     @property
     def next_position(self) -> int:
-        """Where in the file ``next`` is written."""
+        """Offset of ``next`` in the file, bytes."""
         return self.offset + 8 + len(self.entries)
 
 

@@ -26,7 +26,7 @@ def figures(path: Path) -> dict[str, str]:
 
 
 def stated_notices(path: Path) -> tuple[str, ...]:
-    """What the file's own provenance says that a user should know, one line each; ``path`` passed its verification."""
+    """The notices in the provenance of the file, one line each; ``path`` has passed its verification."""
     with tifffile.TiffFile(path) as tiff:
         entries = provenance_entries(ElementTree.fromstring(tiff.ome_metadata or "<OME/>"))
     return tuple(text for name, text in entries.items() if name.startswith("notices."))

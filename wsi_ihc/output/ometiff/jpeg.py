@@ -1,4 +1,4 @@
-"""What the header of a JPEG stream says, read without decoding it."""
+"""Reads the header of a JPEG stream without decoding the pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 class JpegHeader:
     """``sampling`` is the first component's (horizontal, vertical) against the others: (2, 2) is 4:2:0.
 
-    ``step`` is the coarsest quantisation of a mean over 8x8 pixels, in grey levels times 8. ``ycbcr`` is what the
-    stream says of its colours, by an Adobe or JFIF mark or by naming its components R, G, B; None when nothing.
+    ``step`` is the coarsest quantisation of a mean over 8x8 pixels, in grey levels times 8. ``ycbcr`` is the
+    colour space that the stream states by an Adobe or JFIF marker or by components named R, G, B; None without one.
     """
 
     height: int

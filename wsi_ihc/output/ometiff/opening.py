@@ -1,4 +1,4 @@
-"""A finished OME-TIFF as a pyramid of encoded tiles, given out as they lie in the file."""
+"""A finished OME-TIFF as a pyramid of encoded tiles, byte for byte as in the file."""
 
 from __future__ import annotations
 

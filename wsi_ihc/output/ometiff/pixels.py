@@ -41,11 +41,11 @@ def pixel_problems(levels: list[TileLevel], *, quick: bool) -> Iterator[str]:
 
 
 class _Checked(NamedTuple):
-    """A tile that was looked at: the half of its pixels for the tile above, None where it does not decode."""
+    """A checked tile: its pixels at half the size, for the tile above; None where it does not decode."""
 
     quarter: Pixels | None
     problems: list[str]
-    """Of the tile and of those below it."""
+    """Problems of the tile and of those below it, one line each."""
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ _SMALL_TILE = 4096
 class TileLevel:
     """One level of a tiled TIFF, its tiles by row and column. Threads may read from one descriptor at once.
 
-    Tiles of JPEG are compared in the colours that they are stored in, mostly YCbCr: the way to RGB clips what lies
-    outside the gamut, and what is clipped no longer agrees from level to level (11 grey levels for saturated noise, 4
-    without).
+    JPEG tiles are compared in the colour space in which they are stored, mostly YCbCr. Conversion to RGB would clip
+    values outside the gamut, and then levels agree less (within 11 grey levels for saturated noise, 4 without it).
     """
 
     page: tifffile.TiffPage

@@ -1,4 +1,4 @@
-"""Is this file what an output of ours must be: every level, every tile, scale, provenance, in every reader?"""
+"""Verifies an output: every level, every tile, scale and provenance, for every reader."""
 
 from __future__ import annotations
 
