@@ -21,14 +21,15 @@ from tests.conftest import provenance, write_store
 from wsi_ihc.conversion.store import StoreLayout, TileStore
 from wsi_ihc.conversion.store.coarse import complete_levels
 from wsi_ihc.errors import OutputError, StorageError
+from wsi_ihc.output.finishing import check_output, name_output
 from wsi_ihc.output.ometiff import (
     RESEARCH_USE_ONLY,
     Provenance,
-    finish_ome_tiff,
     sidecar_path,
     write_sidecar,
 )
 from wsi_ihc.output.ometiff.bigtiff import link_levels, read_chain, read_sub_directories
+from wsi_ihc.output.ometiff.format import OmeTiff
 from wsi_ihc.output.ometiff.jpeg import read_jpeg_header
 from wsi_ihc.output.ometiff.omexml import nominal_magnification, ome_xml
 from wsi_ihc.pyramid.geometry import Size
@@ -267,11 +268,16 @@ def test_a_disk_that_is_full_at_the_last_moment(tmp_path: Path, monkeypatch: pyt
     assert not part.exists()
 
 
+def finish(part: Path, output: Path) -> None:
+    check_output(OmeTiff(), part, [STAINED])
+    name_output(OmeTiff(), part, output, [STAINED])
+
+
 def test_the_name_appears_when_the_file_is_sound(tmp_path: Path) -> None:
     output = tmp_path / "a.ome.tiff"
     output.write_bytes(b"an older one")
     part = write_store(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
-    finish_ome_tiff(part, output)
+    finish(part, output)
     assert not part.exists()
     assert output.stat().st_size > 1000
 
@@ -280,6 +286,6 @@ def test_an_unsound_file_never_gets_the_name(tmp_path: Path) -> None:
     part = write_store(a_store(tmp_path / "s"), tmp_path / "a.ome.tiff.part", PROVENANCE)
     part.write_bytes(part.read_bytes()[:-3000])
     with pytest.raises(OutputError, match="failed its verification"):
-        finish_ome_tiff(part, tmp_path / "a.ome.tiff")
+        finish(part, tmp_path / "a.ome.tiff")
     assert not (tmp_path / "a.ome.tiff").exists()
     assert part.exists()

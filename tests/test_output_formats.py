@@ -144,4 +144,4 @@ def test_the_stain_itself_must_be_in_colour(tmp_path: Path) -> None:
 
 
 def test_what_every_output_holds_follows_from_the_settings() -> None:
-    assert OmeTiff().layers(OutputSettings(compression="jpeg", quality=70)) == (Layer(STAINED, "jpeg", 70),)
+    assert OmeTiff().stained(OutputSettings(compression="jpeg", quality=70)) == Layer(STAINED, "jpeg", 70)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,19 +12,20 @@ from pathlib import Path
 from wsi_ihc.config import ConversionSettings
 from wsi_ihc.conversion.account import RunAccount
 from wsi_ihc.conversion.executors import Executor, run_dask
-from wsi_ihc.conversion.identity import SlideIdentity
+from wsi_ihc.conversion.measured import MeasuredLayer
+from wsi_ihc.conversion.opened import opened_slide
 from wsi_ihc.conversion.plan import ConversionPlan
-from wsi_ihc.conversion.preparation import Prepared, opened_view, prepare
+from wsi_ihc.conversion.preparation import Prepared, prepare
 from wsi_ihc.conversion.progress import Progress, Silence
+from wsi_ihc.conversion.request import Request
 from wsi_ihc.conversion.staining import Staining
 from wsi_ihc.conversion.store import TileStore
-from wsi_ihc.conversion.workspace import Workspace
+from wsi_ihc.conversion.workspace import Workspace, occupied
 from wsi_ihc.errors import SettingsError, StorageError, UnreadableSlideError
-from wsi_ihc.generators import load_generator
 from wsi_ihc.machine.processors import processors
 from wsi_ihc.machine.stopwatch import Stopwatch, peak_memory_mb
-from wsi_ihc.output.ometiff import check_ome_tiff, name_ome_tiff, write_ome_tiff
-from wsi_ihc.output.provenance import Provenance, read_sidecar, sidecar_path, write_sidecar
+from wsi_ihc.output.finishing import check_output, name_output
+from wsi_ihc.output.provenance import Provenance, read_sidecar, write_sidecar
 from wsi_ihc.pyramid.layers import STAINED
 from wsi_ihc.slides.notices import Notice
 
@@ -68,9 +70,11 @@ def convert_slide(
     overwrite: bool = False,
     progress: Progress | None = None,
     executor: Executor = run_dask,
+    layers: Sequence[MeasuredLayer] = (),
 ) -> ConversionReport:
-    """Stains ``slide`` and writes the pyramid ``output``, an OME-TIFF, with a JSON of the same name beside it.
+    """Stains ``slide`` and writes the pyramid ``output``, with a JSON of the same name beside it.
 
+    The suffix of ``output`` says in which format. ``layers`` are measured beside the stain and written with it.
     The output's name appears only when the file is complete and checked. The same call continues a run that was cut
     off; with other settings, another generator or a changed slide it starts from the beginning and says so. Peak
     memory does not depend on the size of the slide.
@@ -79,23 +83,23 @@ def convert_slide(
         WsiIhcError: one of its members (see ``wsi_ihc.errors``), naming the file, what was seen and what to do.
     """
     source, progress, watch = Path(slide), progress or Silence(), Stopwatch()
-    workspace = Workspace.around(Path(output), source, overwrite=overwrite)
-    if sidecar_path(workspace.output) == Path(settings.tissue.source).absolute():
+    names = (STAINED, *(each.layer.name for each in layers))
+    workspace = Workspace.around(Path(output), source, names, overwrite=overwrite)
+    if workspace.name.sidecar == Path(settings.tissue.source).absolute():
         raise SettingsError(
             f"{settings.tissue.source}: the output's sidecar would replace it; choose another output name"
         )
     with workspace.locked() as doubts:
         progress.stage("opening")
         with watch.stage("prepare"):
-            bundle = load_generator(settings.generator.name)
-            with opened_view(source, settings, bundle.card) as (view, notices):
-                identity = SlideIdentity.of(source)
-                prepared = prepare(identity, view, notices, bundle, settings, workspace.store, progress)
-        store = TileStore.attach(workspace.store)
+            request = Request.of(settings, tuple(layers), workspace.form)
+            with opened_slide(source, request) as opened:
+                prepared = prepare(opened, request, workspace.name.store, progress)
+        store = TileStore.attach(workspace.name.store)
         prepared = replace(prepared, notices=(*prepared.notices, *doubts))
         written = workspace.output.exists() and not overwrite
         if written and store.load_json(_COMPLETE) is not True:
-            raise workspace.occupied()
+            raise occupied(workspace.output)
         if not written:
             _stain(prepared, store, executor, progress, watch)
             _write(prepared, store, workspace, progress, watch)
@@ -119,11 +123,10 @@ def estimate_conversion(
     source, progress = Path(slide), progress or Silence()
     settings = settings.model_copy(update={"compute": settings.compute.model_copy(update={"scheduler": None})})
     started = time.perf_counter()
-    bundle = load_generator(settings.generator.name)
+    request = Request.of(settings)
     with tempfile.TemporaryDirectory(prefix="wsi-ihc-") as folder:
-        with opened_view(source, settings, bundle.card) as (view, notices):
-            identity = SlideIdentity.of(source)
-            prepared = prepare(identity, view, notices, bundle, settings, Path(folder) / "blocks.zarr", progress)
+        with opened_slide(source, request) as opened:
+            prepared = prepare(opened, request, Path(folder) / "blocks.zarr", progress)
         progress.stage("measuring one batch")
         with closing(Staining.open(prepared.job)) as staining:
             middle = prepared.plan.batches[len(prepared.plan.batches) // 2]
@@ -162,7 +165,7 @@ def _write(prepared: Prepared, store: TileStore, workspace: Workspace, progress:
     progress.stage("writing")
     with watch.stage("write"):
         with store.finished_pyramids() as pyramids:
-            write_ome_tiff(pyramids[STAINED], workspace.fresh_part(), prepared.provenance)
+            workspace.form.write(pyramids, workspace.fresh_part(), prepared.provenance)
     finished = store.finished()
     if gone := prepared.plan.blocks - sum(len(finished.intersection(batch)) for batch in prepared.plan.batches):
         raise StorageError(
@@ -186,15 +189,16 @@ def _check_identity(prepared: Prepared, workspace: Workspace) -> None:
 
 
 def _finish(prepared: Prepared, store: TileStore, workspace: Workspace, progress: Progress, watch: Stopwatch) -> None:
-    """Checks the file, writes the sidecar, and only then gives the file its name."""
+    """Checks the files, writes the sidecar, and only then gives the files their names."""
+    form, part, output = workspace.form, workspace.name.part, workspace.output
     progress.stage("checking")
     with watch.stage("check"):
-        check_ome_tiff(workspace.part)
+        check_output(form, part, workspace.layers)
     account = _account(prepared, watch)
-    write_sidecar(workspace.part, prepared.provenance, account.to_json(), output=workspace.output)
+    write_sidecar(part, prepared.provenance, account.to_json(), output=output)
     # A run that is killed from here on has nothing left to do but to give the file its name.
     store.save_json(_COMPLETE, True)
-    name_ome_tiff(workspace.part, workspace.output)
+    name_output(form, part, output, workspace.layers)
 
 
 def _account(prepared: Prepared, watch: Stopwatch) -> RunAccount:

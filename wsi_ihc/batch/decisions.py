@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from wsi_ihc.batch.recipe import Recipe, differences
 from wsi_ihc.batch.records import SlideRecord
+from wsi_ihc.output.contents import content_bytes
+from wsi_ihc.output.names import OutputName
 from wsi_ihc.output.provenance import read_sidecar
 
 Action = Literal["convert", "keep", "adopt", "leave", "refuse"]
@@ -44,7 +46,7 @@ def decide(
             if overwrite:
                 return Decision("convert", "replaces an output that no batch made", True, True, made.get("sha256"))
             return Decision("refuse", f"{output.name} exists and no batch made it; move it, or give --overwrite")
-        return _with_output(record, made, changed, _store(output).exists(), overwrite, retry_failed)
+        return _with_output(record, made, changed, OutputName(output).store.exists(), overwrite, retry_failed)
     if record is None or not attempted:
         return Decision("convert")
     if changed:
@@ -60,7 +62,7 @@ def finished_file(output: Path) -> Mapping[str, Any]:
     """What the sidecar says about the file; empty when the two do not belong together."""
     stated = read_sidecar(output).get("file")
     try:
-        agrees = isinstance(stated, dict) and stated["bytes"] == output.stat().st_size and bool(stated["sha256"])
+        agrees = isinstance(stated, dict) and stated["bytes"] == content_bytes(output) and bool(stated["sha256"])
     except (OSError, KeyError):
         return {}
     return stated if agrees and isinstance(stated, dict) else {}
@@ -92,7 +94,3 @@ def _with_output(
 def _for_good(record: SlideRecord) -> bool:
     """Whether the slide itself is to blame, so that only another version of wsi-ihc could convert it."""
     return record.state == "failed" and not record.retry and record.version == version("wsi-ihc")
-
-
-def _store(output: Path) -> Path:
-    return output.with_name(output.name + ".blocks.zarr")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from wsi_ihc.output.names import OutputName
+
 STALL_S = 30 * 60.0
 """A conversion says something every half minute while it stains, and writes and checks a large output in minutes."""
 _MEMORY_SHARE = 0.9
@@ -110,7 +112,7 @@ def _trace(log: Path, output: Path) -> tuple[object, ...]:
                 with suppress(OSError):
                     facts = entry.stat(follow_symlinks=False)
                     found.append((entry.name, facts.st_size, facts.st_mtime_ns))
-    store = output.with_name(output.name + ".blocks.zarr")
+    store = OutputName(output).store
     for folder in (store, store / "blocks"):
         with suppress(OSError):
             found.append(folder.stat().st_mtime_ns)

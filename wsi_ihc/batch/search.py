@@ -19,6 +19,7 @@ from wsi_ihc.batch.formats import (
     why_not_taken,
 )
 from wsi_ihc.errors import SlideError
+from wsi_ihc.output.names import STORE_SUFFIX, OutputName
 from wsi_ihc.output.recognition import is_output
 from wsi_ihc.slides.dicom_series import series_of
 from wsi_ihc.slides.files import slide_files
@@ -93,7 +94,7 @@ class Search:
     def _consider(self, path: Path) -> bool:
         """Takes the path, leaves it out or passes it over; True for a DICOM file, which needs its neighbours."""
         name = path.name
-        if name.startswith(".") or name.endswith(".blocks.zarr"):
+        if name.startswith(".") or name.endswith(STORE_SUFFIX):
             if is_slide_name(name) and not name.startswith(_APPLE_DOUBLE):
                 self._leave(path, "a hidden file; name it itself to stain it")
             return False
@@ -118,7 +119,7 @@ class Search:
 
     def _file(self, path: Path) -> None:
         """A file whose suffix is no slide's."""
-        if path.name.endswith(".part") and path.with_suffix(".blocks.zarr").exists():
+        if path.name.endswith(".part") and OutputName(path.with_suffix("")).store.exists():
             return  # an output of ours in the making
         reason = why_not_taken(path.name)
         if not reason and is_nameless_tiff(path):
@@ -210,7 +211,7 @@ def _could_hold_slides(folder: Path) -> bool:
     """Whether a folder that is not searched has something below it that could be a slide; True also when unsure."""
     seen = 0
     for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".blocks.zarr")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(STORE_SUFFIX)]
         visible = [name for name in names if not name.startswith(".")]
         if any(could_be_slide(name) or name.lower().endswith(".dcm") for name in (*visible, *folders)):
             return True

@@ -15,6 +15,7 @@ from wsi_ihc.cli.options import OUTPUT, SLIDE, conversion_options, conversion_se
 from wsi_ihc.cli.progress import conversion_progress
 from wsi_ihc.cli.terminal import log_to_terminal, say
 from wsi_ihc.machine.stopwatch import duration
+from wsi_ihc.output.contents import content_bytes
 from wsi_ihc.output.names import OutputName
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _show_estimate(estimate: ConversionEstimate) -> None:
 
 def _show_report(report: ConversionReport, card: GeneratorCard) -> None:
     made = report.provenance
-    size = report.output.stat().st_size
+    size = content_bytes(report.output)
     say(
         f"{report.output}: {report.plan.size.width} x {report.plan.size.height} px at {made.mpp:.4g} um/px, "
         f"{made.generator}, tissue {report.plan.tissue_fraction:.1%}, {size / 1e6:.1f} MB, "

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_ihc.config import ConversionSettings
+from wsi_ihc.conversion.measured import MeasuredLayer
 from wsi_ihc.conversion.plan import Batch
 from wsi_ihc.conversion.store import TileStore
 from wsi_ihc.generators import NormStatistics, Stainer, apply_statistics, fix_normalisation, load_generator
@@ -43,6 +44,8 @@ class StainingJob:
     store: Path
     threads: int
     """Threads of the arithmetic on a CPU, the same in every worker."""
+    measured: tuple[MeasuredLayer, ...] = ()
+    """Layers that are measured beside the stain."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Staining:
     stainer: Stainer
     store: TileStore
     threads: int
+    measured: tuple[MeasuredLayer, ...] = ()
     memory: PixelMemory = field(default_factory=PixelMemory)
 
     @classmethod
@@ -78,13 +82,13 @@ class Staining:
             open_slide(job.source, job.settings.slide), job.mpp, tolerance=job.settings.resolution.tolerance
         )
         stainer, store = load_stainer(job.settings, job.statistics), TileStore.attach(job.store)
-        return cls(job.grid, view, job.mask, stainer, store, job.threads)
+        return cls(job.grid, view, job.mask, stainer, store, job.threads, job.measured)
 
     def close(self) -> None:
         self.view.slide.close()
 
     def stain(self, batch: Batch) -> BatchReport:
-        """Reads, stains, encodes and stores the blocks of ``batch``."""
+        """Reads, stains, measures, encodes and stores the blocks of ``batch``."""
         blocks = [self.grid.block(row, column) for row, column in batch]
         started = time.perf_counter()
         read_windows = [self.view.read(block.window) for block in blocks]
@@ -94,12 +98,18 @@ class Staining:
         use_threads(self.threads)
         stained = self.stainer.stain(windows, halo_px=self.grid.halo_px)
         done = time.perf_counter()
-        glass = self.store.layout.layer(STAINED).fill
-        for block, core in zip(blocks, stained.pixels, strict=True):
-            pixels = fade_to_glass(core, self.mask.coverage(block.core), glass, self.memory)
-            self.store.put(block.row, block.column, {STAINED: pixels})
+        planes = {each.layer.name: each.measure(windows, stained.pixels) for each in self.measured}
+        for number, block in enumerate(blocks):
+            coverage = self.mask.coverage(block.core)
+            layers = {STAINED: self._faded(stained.pixels[number], coverage)}
+            for each in self.measured:
+                layers[each.layer.name] = each.on_tissue(planes[each.layer.name][number], coverage)
+            self.store.put(block.row, block.column, layers)
         encoded = time.perf_counter()
         return BatchReport(len(batch), read - started, stained.wait_s, stained.stain_s, encoded - done)
+
+    def _faded(self, core: NDArray[np.uint8], coverage: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        return fade_to_glass(core, coverage, self.store.layout.layer(STAINED).fill, self.memory)
 
 
 def fade_to_glass(

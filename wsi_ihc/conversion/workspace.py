@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_ihc.errors import OutputError, SettingsError, StorageError
-from wsi_ihc.machine.atomic import new_descriptor
+from wsi_ihc.machine.atomic import new_descriptor, remove
 from wsi_ihc.machine.locks import LockedError, locked
+from wsi_ihc.output.formats import OutputFormat, format_of
+from wsi_ihc.output.names import OutputName
+from wsi_ihc.pyramid.layers import STAINED
 from wsi_ihc.slides.notices import Notice
 
 _NO_LOCK = Notice(
@@ -19,52 +22,48 @@ _NO_LOCK = Notice(
     "this file system has no locks: do not start a second conversion to the same output while this one runs",
     "note",
 )
-_SUFFIXES = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Names derived from the output's own: a folder listing shows what belongs together."""
+    """The files of one ``output`` with these ``layers``; its suffix says which format they have."""
 
     output: Path
+    layers: tuple[str, ...] = (STAINED,)
 
     @classmethod
-    def around(cls, output: Path, source: Path, *, overwrite: bool) -> Workspace:
+    def around(cls, output: Path, source: Path, layers: Iterable[str] = (STAINED,), *, overwrite: bool) -> Workspace:
         """Checks what can be checked before any work.
 
         Raises:
-            SettingsError: the name is not a TIFF's, or is the source itself.
+            SettingsError: no format has such a name, or it is the name of the slide itself.
             OutputError: the output exists and ``overwrite`` is not set.
             StorageError: its folder cannot be written.
         """
-        if not output.name.lower().endswith(_SUFFIXES):
-            raise SettingsError(f"{output}: the output is an OME-TIFF; give it a name that ends in .ome.tiff")
-        if output.is_dir():
-            raise OutputError(f"{output}: a folder has this name; choose another output name")
-        if output.exists() and source.exists() and output.samefile(source):
-            raise SettingsError(f"{output}: the output would replace the slide itself; choose another name")
-        workspace = cls(output.absolute())
-        if output.exists() and not overwrite and not workspace.store.exists():
-            raise workspace.occupied()
+        workspace = cls(output.absolute(), tuple(layers))
+        for file in workspace.form.files(output, workspace.layers):
+            if file.exists() and source.exists() and file.samefile(source):
+                raise SettingsError(f"{file}: the output would replace the slide itself; choose another name")
+            if file.exists() and file.is_dir() != workspace.form.is_folder:
+                kind = "folder" if file.is_dir() else "file"
+                raise OutputError(f"{file}: a {kind} has this name; choose another output name")
+            if file.exists() and not overwrite and not workspace.name.store.exists():
+                raise occupied(file)
         if output.parent.exists() and not output.parent.is_dir():
             raise StorageError(f"{output.parent}: a file, not a folder for the output; choose another folder")
         if output.parent.exists() and not os.access(output.parent, os.W_OK | os.X_OK):
             raise StorageError(f"{output.parent}: the output's folder cannot be written; check its permissions")
         return workspace
 
-    def occupied(self) -> OutputError:
-        """The error for an output that is there and may not be replaced."""
-        return OutputError(f"{self.output}: exists already; give --overwrite to replace it, or another name")
+    @property
+    def form(self) -> OutputFormat:
+        """The format that the output's suffix names."""
+        return format_of(self.output)
 
     @property
-    def store(self) -> Path:
-        """Finished blocks; removed when the output is complete."""
-        return self.output.with_name(self.output.name + ".blocks.zarr")
-
-    @property
-    def part(self) -> Path:
-        """The output while it is written."""
-        return self.output.with_name(self.output.name + ".part")
+    def name(self) -> OutputName:
+        """Names of what lies beside the output."""
+        return OutputName(self.output)
 
     @contextmanager
     def locked(self) -> Generator[tuple[Notice, ...]]:
@@ -76,10 +75,9 @@ class Workspace:
             OutputError: another run holds it; the message names its process and host.
             StorageError: the folder cannot be made or written.
         """
-        path = self.output.with_name(f".{self.output.name}.lock")
-        with _folder_for(path):
+        with _folder_for(self.name.lock):
             try:
-                with locked(path) as guaranteed:
+                with locked(self.name.lock) as guaranteed:
                     yield () if guaranteed else (_NO_LOCK,)
             except LockedError as error:
                 raise OutputError(
@@ -87,22 +85,42 @@ class Workspace:
                 ) from None
 
     def fresh_part(self) -> Path:
-        """An empty file for the output while it is written; whatever had its name is removed, a link not followed.
+        """The output while it is written, its files empty; whatever had their names is removed, a link not followed.
 
         Raises:
             StorageError: it cannot be made.
         """
-        try:
-            self.part.unlink(missing_ok=True)
-            os.close(new_descriptor(self.part))
-        except OSError as error:
-            raise StorageError(f"{self.part}: cannot be written ({error.strerror})") from None
-        return self.part
+        for file in self._parts():
+            try:
+                self._clear(file)
+                if self.form.is_folder:
+                    file.mkdir()
+                else:
+                    os.close(new_descriptor(file))
+            except OSError as error:
+                raise StorageError(f"{file}: cannot be written ({error.strerror})") from None
+        return self.name.part
 
     def discard(self) -> None:
         """Removes the store and a half-written output."""
-        shutil.rmtree(self.store, ignore_errors=True)
-        self.part.unlink(missing_ok=True)
+        shutil.rmtree(self.name.store, ignore_errors=True)
+        for file in self._parts():
+            self._clear(file)
+
+    def _parts(self) -> tuple[Path, ...]:
+        return self.form.files(self.name.part, self.layers)
+
+    def _clear(self, file: Path) -> None:
+        """Removes what a run has left; a folder only where the format makes folders."""
+        if self.form.is_folder:
+            remove(file)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def occupied(output: Path) -> OutputError:
+    """The error for an output that is there and may not be replaced."""
+    return OutputError(f"{output}: exists already; give --overwrite to replace it, or another name")
 
 
 @contextmanager

@@ -62,6 +62,18 @@ def new_descriptor(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with what is in it; where nothing is, nothing happens.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _temporary_name(name: str) -> str:
     """A hidden name that no other process uses; shortened where the full name would be too long for a file system."""
     unique = f".{uuid.uuid4().hex}.part"

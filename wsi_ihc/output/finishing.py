@@ -30,4 +30,4 @@ def name_output(form: OutputFormat, part: Path, output: Path, layers: Iterable[s
     """
     names = list(layers)
     for file, name in zip(form.files(part, names), form.files(output, names), strict=True):
-        give_name(file, name, replace_folder=True)
+        give_name(file, name, replace_folder=form.is_folder)

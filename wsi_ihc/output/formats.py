@@ -26,14 +26,16 @@ class OutputFormat(Protocol):
     def is_folder(self) -> bool:
         """Whether an output is a folder."""
 
-    def layers(self, settings: OutputSettings) -> tuple[Layer, ...]:
-        """The layers that every output of this format has, encoded as ``settings`` say; ``stained`` comes first."""
+    def stained(self, settings: OutputSettings) -> Layer:
+        """The layer of the stained pixels, encoded as ``settings`` say."""
 
     def files(self, output: Path, layers: Iterable[str]) -> tuple[Path, ...]:
         """The files, or the folder, that hold these layers of the output; ``output`` itself comes last."""
 
     def write(self, pyramids: Mapping[str, TilePyramid], part: Path, provenance: Provenance) -> None:
         """Writes the layers as the output ``part``, which gets its name later, and syncs it to the disk.
+
+        Its ``files`` are there, and empty.
 
         Encoded tiles are copied as they are. The same tiles and provenance give the same bytes.
 
@@ -68,7 +70,8 @@ def format_of(path: Path) -> OutputFormat:
     for each in FORMATS:
         if path.name.lower().endswith(each.suffixes):
             return each
-    raise SettingsError(f"{path}: the output is an OME-TIFF; give it a name that ends in .ome.tiff")
+    known = " or ".join(each.suffixes[0] for each in FORMATS)
+    raise SettingsError(f"{path}: the suffix names no output format; give it a name that ends in {known}")
 
 
 def open_output(path: Path) -> Mapping[str, TilePyramid]:

@@ -13,6 +13,9 @@ _SLIDE_SUFFIX = re.compile(
     r"(\.ome)?\.(tiff?|btf|svs|svslide|ndpi|vms|vmu|scn|mrxs|bif|czi|zvi|qptiff|dcm|png|jpe?g|bmp)$", re.IGNORECASE
 )
 
+STORE_SUFFIX = ".blocks.zarr"
+"""Ends the name of a folder that holds the finished blocks of a run."""
+
 _NAME_MAX = 255
 _DERIVED_BYTES = 48
 """Room for what is added to a name: ``.ome.tiff``, ``.blocks.zarr``, and the marks of files that are being written."""
@@ -51,7 +54,7 @@ class OutputName:
     @property
     def store(self) -> Path:
         """The finished blocks of a run; removed when the output is complete."""
-        return self.path.with_name(f"{self.path.name}.blocks.zarr")
+        return self.path.with_name(f"{self.path.name}{STORE_SUFFIX}")
 
     @property
     def lock(self) -> Path:

@@ -16,6 +16,7 @@ from wsi_ihc.errors import StorageError
 from wsi_ihc.machine.atomic import write_atomically
 from wsi_ihc.machine.regular_files import read_regular
 from wsi_ihc.machine.text import json_text
+from wsi_ihc.output.contents import content_bytes, content_sha256
 from wsi_ihc.output.names import OutputName
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -133,11 +134,9 @@ def write_sidecar(file: Path, provenance: Provenance, run: Mapping[str, Any], *,
     output = output or file
     path = sidecar_path(output)
     try:
-        with file.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         content = {
             "provenance": provenance.model_dump(mode="json", exclude_none=True),
-            "file": {"name": output.name, "bytes": file.stat().st_size, "sha256": sha256},
+            "file": {"name": output.name, "bytes": content_bytes(file), "sha256": content_sha256(file)},
             "run": dict(run),
         }
     except OSError as error:

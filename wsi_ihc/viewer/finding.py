@@ -8,9 +8,8 @@ from pathlib import Path
 
 from wsi_ihc.batch.cohort import is_dicom_folder
 from wsi_ihc.batch.records import Records
-from wsi_ihc.conversion.workspace import Workspace
 from wsi_ihc.errors import SettingsError, UnreadableSlideError
-from wsi_ihc.output.names import output_stem
+from wsi_ihc.output.names import OutputName, output_stem
 from wsi_ihc.viewer.outputs import provenance_entries_of
 
 _OUTPUTS = ("*.ome.tiff", "*.ome.tif")
@@ -36,7 +35,7 @@ class CaseFiles:
 
 def store_of(output: Path) -> Path:
     """Where the blocks of an output that is not finished lie."""
-    return Workspace(output).store
+    return OutputName(output).store
 
 
 def case_of(paths: Sequence[Path]) -> CaseFiles:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_ihc.pyramid.codecs import Colour
 from wsi_ihc.pyramid.geometry import Size
 from wsi_ihc.pyramid.layers import STAINED, Layer
 from wsi_ihc.pyramid.levels import TILE_PX, level_sizes, tile_grid
@@ -65,6 +66,11 @@ class StoreLayout:
             if layer.name == name:
                 return number
         raise KeyError(name)
+
+    def with_fill(self, name: str, fill: Colour) -> StoreLayout:
+        """The same layout with another colour of empty glass in the layer of this name."""
+        layers = tuple(replace(layer, fill=fill) if layer.name == name else layer for layer in self.layers)
+        return replace(self, layers=layers)
 
     @cached_property
     def levels(self) -> tuple[Size, ...]:

@@ -2,7 +2,7 @@
 
 from wsi_ihc import RESEARCH_USE_ONLY
 from wsi_ihc.output.ometiff.verification import verify_ome_tiff
-from wsi_ihc.output.ometiff.writing import check_ome_tiff, finish_ome_tiff, name_ome_tiff, write_ome_tiff
+from wsi_ihc.output.ometiff.writing import write_ome_tiff
 from wsi_ihc.output.provenance import Provenance, sidecar_path, write_sidecar
 from wsi_ihc.output.verification_report import Check, VerificationReport
 
@@ -11,9 +11,6 @@ __all__ = [
     "Check",
     "Provenance",
     "VerificationReport",
-    "check_ome_tiff",
-    "finish_ome_tiff",
-    "name_ome_tiff",
     "sidecar_path",
     "verify_ome_tiff",
     "write_ome_tiff",

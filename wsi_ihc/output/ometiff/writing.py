@@ -1,4 +1,4 @@
-"""Writes encoded tiles as one pyramidal OME-TIFF that every reader opens with all its levels."""
+"""From encoded tiles to one pyramidal OME-TIFF that every reader opens with all its levels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import tifffile
 
-from wsi_ihc.errors import OutputError, StorageError
-from wsi_ihc.machine.atomic import give_name, sync
+from wsi_ihc.errors import StorageError
+from wsi_ihc.machine.atomic import sync
 from wsi_ihc.output.ometiff.bigtiff import link_levels
 from wsi_ihc.output.ometiff.omexml import ome_xml
-from wsi_ihc.output.ometiff.verification import verify_ome_tiff
 from wsi_ihc.output.provenance import Provenance
 from wsi_ihc.pyramid.pyramid import TilePyramid
 from wsi_ihc.pyramid.tiff import write_level
@@ -20,8 +19,7 @@ from wsi_ihc.pyramid.tiff import write_level
 def write_ome_tiff(pyramid: TilePyramid, path: Path, provenance: Provenance) -> Path:
     """Writes ``pyramid`` as a BigTIFF at ``path``, usually ``OUT.ome.tiff.part``, and syncs it to the disk.
 
-    Tiles are copied as they are, one at a time. The same tiles and provenance give the same bytes. Returns ``path``;
-    ``finish_ome_tiff`` gives the file its name.
+    Tiles are copied as they are, one at a time. The same tiles and provenance give the same bytes. Returns ``path``.
 
     Raises:
         StorageError: the disk is full, read-only or gone, or a tile is damaged. The half-written file is removed.
@@ -39,37 +37,6 @@ def write_ome_tiff(pyramid: TilePyramid, path: Path, provenance: Provenance) -> 
             "then run the same command again, it continues"
         ) from None
     return path
-
-
-def finish_ome_tiff(part: Path, output: Path) -> None:
-    """Verifies the complete file at ``part`` and gives it its name; an older ``output`` is replaced.
-
-    Raises:
-        OutputError: verification found a problem; ``part`` stays for a look.
-        StorageError: the disk refuses.
-    """
-    check_ome_tiff(part)
-    name_ome_tiff(part, output)
-
-
-def check_ome_tiff(part: Path) -> None:
-    """Verifies the complete file at ``part`` before it gets its name.
-
-    Raises:
-        OutputError: verification found a problem; ``part`` stays for a look.
-    """
-    report = verify_ome_tiff(part, quick=True, with_sidecar=False)
-    if not report.ok:
-        raise OutputError(f"{part}: failed its verification: {report.problems[0]}; run the same command again")
-
-
-def name_ome_tiff(part: Path, output: Path) -> None:
-    """Gives the checked file at ``part`` its name; an older ``output`` is replaced.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    give_name(part, output)
 
 
 def _write_levels(pyramid: TilePyramid, path: Path, provenance: Provenance) -> None:
