@@ -206,7 +206,7 @@ def test_changed_settings_start_afresh_and_say_why(
         raise StorageError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsi_ihc.convert.write_ome_tiff", fails)
+        patch.setattr("wsi_ihc.output.ometiff.format.write_ome_tiff", fails)
         with pytest.raises(StorageError):
             convert_slide(small_slide, output, _settings(generator__name="identity"))
     convert_slide(small_slide, output, _settings(generator__name="identity", output__quality=70))
@@ -229,7 +229,7 @@ def test_a_run_that_goes_on_keeps_the_size_of_its_blocks(
             raise KeyboardInterrupt
 
     def convert(name: str, core_px: int, progress: Silence | None = None) -> ConversionReport:
-        monkeypatch.setattr("wsi_ihc.conversion.preparation.choose_core_px", lambda *_, **__: core_px)
+        monkeypatch.setattr("wsi_ihc.conversion.resumption.choose_core_px", lambda *_, **__: core_px)
         return convert_slide(small_slide, tmp_path / name, settings, progress=progress)
 
     whole = convert("whole.ome.tiff", 512)

@@ -56,7 +56,7 @@ def run_fingerprint(slide: OpenedSlide, request: Request, choices: Choices) -> d
         batch_size=settings.compute.batch_size,
         computation=choices.computation.recorded,
     )
-    return wanted | {f"layer.{each.layer.name}": each.measured_by for each in request.measured}
+    return {**wanted, **{f"layer.{each.layer.name}": each.measured_by for each in request.measured}}
 
 
 def choose_batch_size(store: TileStore, request: Request, choices: Choices) -> int:
