@@ -1,4 +1,4 @@
-"""From encoded tiles to one pyramidal OME-TIFF that every reader opens with all its levels."""
+"""Writes encoded tiles as one pyramidal OME-TIFF that every reader opens with all its levels."""
 
 from __future__ import annotations
 
