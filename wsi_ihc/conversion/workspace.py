@@ -42,10 +42,11 @@ class Workspace:
         """
         workspace = cls(output.absolute(), tuple(layers))
         for file in workspace.form.files(output, workspace.layers):
+            is_folder = file.is_dir()
             if file.exists() and source.exists() and file.samefile(source):
                 raise SettingsError(f"{file}: the output would replace the slide itself; choose another name")
-            if file.exists() and file.is_dir() != workspace.form.is_folder:
-                kind = "folder" if file.is_dir() else "file"
+            if file.exists() and is_folder != workspace.form.is_folder:
+                kind = "folder" if is_folder else "file"
                 raise OutputError(f"{file}: a {kind} has this name; choose another output name")
             if file.exists() and not overwrite and not workspace.name.store.exists():
                 raise occupied(file)
